@@ -1,0 +1,90 @@
+"""Token streams: what every tokenizer produces and the transformer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+
+#: The four position axes, in the order of the last dimension of ``TokenStream.positions``.
+AXES = ("seconds", "row", "column", "index")
+
+
+@dataclass(frozen=True)
+class TokenStream:
+    """A batch of token sequences of one modality.
+
+    Attributes:
+        values: ``(B, N, C)`` latents, normalised by the tokenizer's scale and shift.
+        positions: ``(B, N, 4)`` float32: time in seconds, row, column, index. Seconds are those of
+            the medium, whatever its latent rate; row and column count latent cells; index orders
+            tokens that have no place in space or time (text).
+        sample: ``(B, N)`` int64: which of the row's packed samples a token belongs to, counted from
+            0; -1 marks padding, which no real token attends to and no loss sees.
+        full: True when every row is known to be one sample without padding, so that attention needs
+            no mask. A plain bool rather than a look at ``sample``, which would stall an accelerator.
+    """
+
+    values: Tensor
+    positions: Tensor
+    sample: Tensor
+    full: bool = False
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3:
+            raise UserError(f"token values have shape (B, N, C), got {tuple(self.values.shape)}")
+        rows = self.values.shape[:2]
+        if self.positions.shape != (*rows, len(AXES)):
+            raise UserError(f"token positions have shape {(*rows, 4)}, got {tuple(self.positions.shape)}")
+        if self.sample.shape != rows:
+            raise UserError(f"sample ids have shape {tuple(rows)}, got {tuple(self.sample.shape)}")
+
+    @classmethod
+    def dense(cls, values: Tensor, positions: Tensor) -> TokenStream:
+        """One sample per row and no padding; ``positions`` is ``(N, 4)`` or ``(B, N, 4)``."""
+        batch, tokens, _ = values.shape
+        positions = positions.to(device=values.device, dtype=torch.float32)
+        sample = torch.zeros(batch, tokens, dtype=torch.int64, device=values.device)
+        return cls(values, positions.expand(batch, tokens, len(AXES)), sample, full=True)
+
+    @classmethod
+    def pad(cls, streams: Sequence[TokenStream]) -> TokenStream:
+        """Stack streams of different lengths into one batch; short rows end in padding."""
+        if not streams:
+            raise UserError("there is no token stream to batch")
+        length = max(s.values.shape[1] for s in streams)
+
+        def grow(x: Tensor, fill: float) -> Tensor:
+            extra = length - x.shape[1]
+            if not extra:
+                return x
+            return torch.cat([x, x.new_full((x.shape[0], extra, *x.shape[2:]), fill)], dim=1)
+
+        return cls(
+            torch.cat([grow(s.values, 0.0) for s in streams]),
+            torch.cat([grow(s.positions, 0.0) for s in streams]),
+            torch.cat([grow(s.sample, -1) for s in streams]),
+            full=all(s.full and s.values.shape[1] == length for s in streams),
+        )
+
+    @property
+    def valid(self) -> Tensor:
+        """``(B, N)`` bool: True where a token is real, False where it is padding."""
+        return self.sample >= 0
+
+    def with_values(self, values: Tensor) -> TokenStream:
+        """The same tokens at the same places with other values."""
+        return replace(self, values=values)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TokenStream:
+        """Move to a device; ``dtype`` converts the values only (positions stay float32)."""
+        return replace(
+            self,
+            values=self.values.to(device=device, dtype=dtype),
+            positions=self.positions.to(device),
+            sample=self.sample.to(device),
+        )
