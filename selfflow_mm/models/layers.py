@@ -1,0 +1,117 @@
+"""Layers shared by the transformers: normalisation, modulation, feed-forward, attention, embeddings."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .positions import rotate
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension in float32, with a learned scale (qk-norm)."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.scale.shape, self.scale, self.eps)
+
+
+class SwiGLU(nn.Module):
+    """``down(silu(gate(x)) * up(x))`` (Shazeer 2020), gate and up as one matrix."""
+
+    def __init__(self, width: int, hidden: int, bias: bool = False) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 2 * hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(swiglu(self.up(x)))
+
+
+def swiglu(x: Tensor) -> Tensor:
+    gate, value = x.chunk(2, dim=-1)
+    return F.silu(gate) * value
+
+
+class LevelEmbedding(nn.Module):
+    """Noise level in [0, 1] -> vector: sinusoids of 1000 t (float32), then a two-layer MLP."""
+
+    def __init__(self, width: int, frequencies: int = 128, bias: bool = True) -> None:
+        super().__init__()
+        self.frequencies = frequencies
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * frequencies, width, bias=bias), nn.SiLU(), nn.Linear(width, width, bias=bias)
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        steps = torch.arange(self.frequencies, dtype=torch.float32, device=t.device)
+        angles = 1000.0 * t.float().unsqueeze(-1) * torch.exp(-math.log(10_000.0) * steps / self.frequencies)
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+
+
+class Modulation(nn.Module):
+    """Adaptive layer norm's vectors, computed once per noise level and shared by all blocks of a kind.
+
+    Returns ``(B, G, count, D)``: a table with a row per level, which ``per_token`` looks up. Zero at
+    initialisation, so that every residual branch starts closed (adaLN-zero, Peebles & Xie 2023).
+    """
+
+    def __init__(self, width: int, count: int, bias: bool = True) -> None:
+        super().__init__()
+        self.count = count
+        self.linear = nn.Linear(width, count * width, bias=bias)
+        nn.init.zeros_(self.linear.weight)
+        if bias:
+            nn.init.zeros_(self.linear.bias)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return rearrange(self.linear(F.silu(embedding)).float(), "b g (c d) -> b g c d", c=self.count)
+
+
+def per_token(table: Tensor, choice: Tensor | None) -> Tensor:
+    """Rows ``(B, G, D)`` of a modulation table for each token.
+
+    ``choice`` is ``(B, N, G)`` one-hot, or None where a single level serves all tokens. A product with a one-hot
+    matrix is an exact look-up whose gradient is another product; gathering would scatter-add in the
+    backward pass, several times slower.
+    """
+    if choice is None:
+        return table
+    with torch.autocast(table.device.type, enabled=False):  # a look-up must not round
+        return choice @ table.float()
+
+
+def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, choice: Tensor | None) -> Tensor:
+    """``norm(x) * (1 + scale) + shift`` with the tokens' own shift and scale; the norm in float32."""
+    normed = F.layer_norm(x.float(), x.shape[-1:], eps=1e-6)
+    return normed * (1 + per_token(scale, choice)) + per_token(shift, choice)
+
+
+class QKNorm(nn.Module):
+    """RMS norm of queries and keys per head (Dehghani et al. 2023): keeps attention logits bounded."""
+
+    def __init__(self, head_width: int) -> None:
+        super().__init__()
+        self.query = RMSNorm(head_width)
+        self.key = RMSNorm(head_width)
+
+
+def split_heads(qkv: Tensor, heads: int, norm: QKNorm) -> tuple[Tensor, Tensor, Tensor]:
+    """``(B, N, 3 D)`` -> queries, keys, values ``(B, heads, N, D / heads)``, the first two normalised."""
+    q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=heads)
+    return norm.query(q), norm.key(k), v
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    """Rotary attention -> ``(B, N, D)``. ``mask``: additive ``(B, 1, N, N)``, or None where all may see all."""
+    q, k = rotate(q, rope).to(v.dtype), rotate(k, rope).to(v.dtype)
+    mask = None if mask is None else mask.to(v.dtype)
+    return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), "b h n d -> b n (h d)")
