@@ -1,0 +1,1 @@
+"""The theory: path, timestep distributions, objectives, solvers, guidance."""
