@@ -209,7 +209,8 @@ class Objective:
         given: Mapping[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over tokens, masked or not, of 1 - cos(P(h_l), z_k), the cosine over channels; given tokens left out."""
-        total, count, cosines = torch.zeros((), device=batch.ids.device), 0, {}
+        total, count = torch.zeros((2,), device=batch.ids.device)
+        cosines = {}
         for m in batch.conditions.generate:
             stream = batch.streams[m]
             cosine = F.cosine_similarity(model.projector(student[m]).float(), teacher[m].float(), dim=-1)

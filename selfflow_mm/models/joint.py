@@ -190,8 +190,8 @@ class JointTransformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for layer in self.media_out.values():
-            nn.init.zeros_(layer.weight)  # the first velocity is zero, as in DiT
+                if name.startswith("media_out"):
+                    nn.init.zeros_(module.weight)  # the first velocity is zero, as in DiT
 
     def forward(
         self,

@@ -47,14 +47,13 @@ class LevelEmbedding(nn.Module):
     def __init__(self, width: int, frequencies: int = 128, bias: bool = True) -> None:
         super().__init__()
         self.frequencies = frequencies
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * frequencies, width, bias=bias), nn.SiLU(), nn.Linear(width, width, bias=bias)
-        )
+        self.up = nn.Linear(2 * frequencies, width, bias=bias)
+        self.down = nn.Linear(width, width, bias=bias)
 
     def forward(self, t: Tensor) -> Tensor:
         steps = torch.arange(self.frequencies, dtype=torch.float32, device=t.device)
         angles = 1000.0 * t.float().unsqueeze(-1) * torch.exp(-math.log(10_000.0) * steps / self.frequencies)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+        return self.down(F.silu(self.up(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.up.weight.dtype))))
 
 
 class Modulation(nn.Module):

@@ -1,0 +1,194 @@
+"""``selfflow-mm inspect``: a checkpoint, run, shard or configuration, said in words."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+HELP = "say in words what a checkpoint, run, shard or configuration holds"
+EXAMPLES = """\
+examples:
+  selfflow-mm inspect runs/first                            a run: how far it is, its last losses
+  selfflow-mm inspect runs/first/checkpoints/step-002000    a checkpoint
+  selfflow-mm inspect model.safetensors                     any weights: parameters, types, metadata
+  selfflow-mm inspect shards/                               a data set, or one of its .tar files
+  selfflow-mm inspect tiny.yaml                             a training configuration, resolved and counted
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="a run, checkpoint, model or data folder; a .safetensors, .tar or .yaml file")
+
+
+def run(args: argparse.Namespace) -> int:
+    print("\n".join(describe(Path(args.path))))
+    return 0
+
+
+def describe(path: Path) -> Iterable[str]:
+    """Lines about whatever lies at ``path``; UserError when it is nothing this program knows."""
+    from ..errors import UserError
+
+    if path.is_dir():
+        for marker, reader in _FOLDERS.items():
+            if any(path.glob(marker)):
+                return reader(path)
+        contents = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise UserError(
+            f"{path} is no run, checkpoint, model or data set (it holds {contents}); "
+            f"those have a {', '.join(m for m in _FOLDERS if '*' not in m)} or .tar shards"
+        )
+    if path.suffix in (".yaml", ".yml") or (not path.exists() and not path.suffix):
+        return configuration(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if path.suffix not in _FILES:
+        known = ", ".join([*_FILES, ".yaml"])
+        raise UserError(f"{path}: files that end in '{path.suffix}' are unknown here; known are {known} and folders")
+    return _FILES[path.suffix](path)
+
+
+def run_folder(path: Path) -> Iterator[str]:
+    """What a run trains, how far it is and how it goes."""
+    from ..training.checkpoint import latest_checkpoint
+    from ..training.run_folder import read_log, read_run
+
+    record = read_run(path)
+    log = read_log(path)
+    yield f"{path}: a run that trains a {record['kind']}, with seed {record['seed']}, started {record['started']}"
+    yield f"  command     {record['command']}"
+    again = record.get("resumed", [])
+    if again:
+        yield f"  resumed     {len(again)} times, last {again[-1]['started']}"
+    if log:
+        last = log[-1]
+        seconds = last.get("seconds", 0.0)
+        yield f"  progress    step {last['step']} after {_duration(seconds)} of work"
+        scalars = {k: v for k, v in last.items() if k not in ("step", "seconds")}
+        yield f"  last line   {', '.join(f'{k} {_short(v)}' for k, v in scalars.items()) or 'no scalars'}"
+    else:
+        yield "  progress    nothing logged yet"
+    newest = latest_checkpoint(path / "checkpoints")
+    yield f"  checkpoint  {newest if newest else 'none yet'}"
+    yield f"  software    {', '.join(f'{k} {v}' for k, v in record['versions'].items())}"
+
+
+def checkpoint(path: Path) -> Iterator[str]:
+    """A checkpoint's step and what each of its files holds."""
+    from ..training.checkpoint import read_state
+
+    record = read_state(path)
+    yield f"{path}: a checkpoint after {record['step']:,} steps (format version {record['version']})"
+    for name in record["files"]:
+        yield from _indent(safetensors_file(path / name))
+    if record["state"]:
+        yield f"  state: {', '.join(record['state'])}"
+
+
+def model_folder(path: Path) -> Iterator[str]:
+    """A folder with a config.json and weights, as tokenizers and exported models are stored."""
+    from ..errors import UserError
+
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path / 'config.json'} is broken: {error}") from error
+    yield f"{path}: a model or tokenizer"
+    for key, value in (config if isinstance(config, dict) else {"config": config}).items():
+        if isinstance(value, dict):
+            yield f"  {key}: {', '.join(f'{k} {_short(v)}' for k, v in value.items())}"
+        else:
+            yield f"  {key}: {_short(value)}"
+    for file in sorted(path.glob("*.safetensors")):
+        yield from _indent(safetensors_file(file))
+
+
+def safetensors_file(path: Path) -> Iterator[str]:
+    """Parameters by top-level module, number types and metadata, from the header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    from ..errors import UserError
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in file.keys()}
+            tensors = {name: (s.get_shape(), s.get_dtype()) for name, s in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+    modules: dict[str, int] = defaultdict(int)
+    types: dict[str, int] = defaultdict(int)
+    for name, (shape, dtype) in tensors.items():
+        modules[name.split(".")[0]] += math.prod(shape)
+        types[dtype] += math.prod(shape)
+    total = sum(modules.values())
+    kinds = ", ".join(f"{n:,} {t}" if len(types) > 1 else t for t, n in types.items()) or "empty"
+    yield f"{path}: {total:,} numbers in {len(tensors)} tensors ({kinds}), {path.stat().st_size / 1e6:.1f} MB"
+    width = max((len(name) for name in modules), default=0)
+    for name, count in modules.items():
+        yield f"  {name:<{width}}  {count:>14,}  {count / max(total, 1):6.1%}"
+    for key, value in about.items():
+        yield f"  metadata {key}: {_short(value)}"
+
+
+def shards(path: Path) -> Iterator[str]:
+    """A data set (or one shard of it): modalities, samples, sizes, first captions."""
+    from ..data.shards import ShardDataset
+
+    data = ShardDataset(path)
+    info = data.info
+    modalities = ", ".join(info["modalities"])
+    yield f"{path}: {len(data):,} samples of {modalities} in {len(data.shards)} shards ({info['format']})"
+    if info.get("video"):
+        v = info["video"]
+        yield f"  video  {v['frames']} frames of {v['height']} x {v['width']} at {_short(v['fps'])} per second"
+    if info.get("audio"):
+        yield f"  audio  {info['audio']['rate']} Hz, {info['audio']['channels']} channels"
+    if info.get("created_by"):
+        yield f"  made by  {info['created_by']}"
+    for index in range(min(3, len(data))):
+        raw = data.raw(index)
+        files = ", ".join(f"{ending} {len(content) / 1000:.1f} kB" for ending, content in raw.files.items())
+        captions = data.captions(index)
+        yield f"  {raw.key} ({files}): {captions[0] if captions else 'no caption'}"
+
+
+def configuration(path: Path) -> Iterator[str]:
+    """A training configuration: resolved, with parameter counts and memory."""
+    from ..config import find_config
+    from ..training.plan import describe as describe_plan
+
+    yield describe_plan(find_config(path))
+
+
+def _indent(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {line}" for line in lines)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.3g} s"
+
+
+#: A file that tells what a folder is -> who reads it.
+_FOLDERS = {
+    "run.json": run_folder,
+    "state.json": checkpoint,
+    "dataset.json": shards,
+    "config.json": model_folder,
+    "*.tar": shards,
+}
+_FILES = {".safetensors": safetensors_file, ".tar": shards}

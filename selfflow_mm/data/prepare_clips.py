@@ -1,0 +1,211 @@
+"""The treatment of one medium by ``prepare``: read, cut into clips, resize, resample, check, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+
+from selfflow_mm.data.mediafile import MediaFile, Notes
+from selfflow_mm.data.prepare_options import PrepareOptions
+from selfflow_mm.data.prepare_sources import Item
+from selfflow_mm.data.resampling import constant_rate, mix_channels, resample
+from selfflow_mm.data.stills import is_still, read_still
+from selfflow_mm.data.writing import encode_mp4, encode_png, encode_wav, match_length
+from selfflow_mm.errors import UserError
+from selfflow_tokenizers.media import Audio, Image, Video
+
+SILENCE = 1e-3  # a sound whose peak is below this (-60 dB of full scale) is silent
+SHORTEST_SOUND = 0.05  # seconds; shorter ones are skipped
+LATE_SOUND = 0.1  # seconds of sound that may be missing at a clip's end before the clip loses its sound
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One clip, image or sound, encoded: ``files`` by ending, ``meta`` for its json, what is in it."""
+
+    files: dict[str, bytes]
+    meta: dict[str, Any]
+    modalities: tuple[str, ...]
+
+
+@dataclass
+class Outcome:
+    """What became of an item: its clips (none when skipped) and notes, each ``kind: detail``."""
+
+    item: Item
+    clips: list[Prepared] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class Skipped(Exception):
+    """Why an item gives no clip at all, as ``kind: detail``."""
+
+
+def prepare_item(item: Item, options: PrepareOptions) -> Outcome:
+    """Prepare one item. Never raises for bad media: an item without clips has its reason as the last note."""
+    torch.set_num_threads(1)  # the processes are the parallelism
+    notes = Notes(list(item.notes))
+    outcome = Outcome(item)
+    try:
+        if item.problem:
+            raise Skipped(item.problem)
+        outcome.clips = list(_clips(item, options, notes))
+    except Skipped as reason:
+        notes.add(str(reason))
+    except (UserError, OSError, MemoryError) as error:
+        why = str(error).replace(f"'{item.path}'", "it") or "it does not fit into memory"
+        notes.add(f"unreadable: {why}")
+    except Exception as error:  # one strange file must not stop thousands
+        notes.add(f"failed: {type(error).__name__}: {error}")
+    outcome.notes = notes.items
+    return outcome
+
+
+def _clips(item: Item, options: PrepareOptions, notes: Notes) -> Iterator[Prepared]:
+    data = item.data()
+    if is_still(data):
+        if not options.wants("image"):
+            raise Skipped("not wanted: it is an image")
+        yield _image(data, item, options, notes)
+        return
+    with MediaFile(data, notes, threads=1) as file:
+        picture, sound = file.has_video, file.has_audio
+        if picture and options.wants("video"):
+            waveform = file.sound() if sound and options.wants("audio") else None
+            if not sound:
+                notes.add("without sound: picture only")
+            yield from _video(file, _sound_of(waveform, item, options), item, options, notes)
+        elif sound and options.wants("audio"):
+            waveform = file.sound()
+            if waveform is None:
+                raise Skipped("too short: the sound stream is empty")
+            yield from _sounds(_sound_of(waveform, item, options), item, options, notes)
+        else:
+            kinds = [k for k, has in (("video", picture), ("audio", sound)) if has]
+            raise Skipped(f"not wanted: it holds {' and '.join(kinds) or 'neither picture nor sound'}")
+
+
+def _sound_of(audio: Audio | None, item: Item, options: PrepareOptions) -> Audio | None:
+    """The item's stretch of a sound, with the wanted channels and rate."""
+    if audio is None:
+        return None
+    first = round(item.start * audio.rate)
+    last = None if item.end is None else round(item.end * audio.rate)
+    stretch = audio.waveform[:, first:last]
+    if not stretch.shape[1]:
+        return None
+    return resample(mix_channels(Audio(stretch, audio.rate), options.channels), options.rate)
+
+
+def _video(
+    file: MediaFile, audio: Audio | None, item: Item, options: PrepareOptions, notes: Notes
+) -> Iterator[Prepared]:
+    seconds = options.frames / options.fps
+    shifted = ((time - item.start, shown, frame) for time, shown, frame in file.frames(options.scale))
+    frames = constant_rate(shifted, options.fps)
+    if item.end is not None:
+        frames = islice(frames, max(1, round((item.end - item.start) * options.fps)))
+    clips = silent = soundless = 0
+    while True:
+        window = list(islice(frames, options.frames))
+        if len(window) < options.frames:
+            break
+        video = Video(torch.from_numpy(np.stack([fit(f, options) for f in window])), options.fps)
+        sound, missing = _window(audio, clips * seconds, seconds)
+        if sound is not None and missing > LATE_SOUND:
+            soundless, sound = soundless + 1, None
+        elif sound is not None and float(sound.waveform.abs().max()) < SILENCE:
+            silent, sound = silent + 1, None
+        meta = _meta(item, clips, clips * seconds, seconds)
+        kinds = ("video",) if sound is None else ("video", "audio")
+        yield Prepared({"mp4": encode_mp4(video, sound, crf=options.crf, fast=True)}, meta, kinds)
+        clips += 1
+    if file.variable:
+        notes.add(f"variable frame rate: resampled to {options.fps:g} frames per second")
+    left = len(window) / options.fps
+    if not clips:
+        raise Skipped(f"too short: {left:.2f} s of picture, a clip is {seconds:.2f} s")
+    if left:
+        notes.add(f"left over: {left:.2f} s at its end do not fill a clip")
+    if silent:
+        notes.add(f"silent: {silent} of {clips} clips, kept as picture only")
+    if soundless:
+        notes.add(f"sound too short: it ends before {soundless} of {clips} clips do, kept as picture only")
+
+
+def _sounds(audio: Audio | None, item: Item, options: PrepareOptions, notes: Notes) -> Iterator[Prepared]:
+    if audio is None or audio.seconds < SHORTEST_SOUND:
+        raise Skipped(f"too short: {audio.seconds if audio else 0:.2f} s of sound, the shortest is {SHORTEST_SOUND} s")
+    length = options.sound_seconds
+    total = kept = 0
+    while True:
+        sound, missing = _window(audio, total * length, length)
+        if sound is None:
+            break
+        if total and missing > length / 2:
+            notes.add(f"left over: {length - missing:.2f} s at its end fill less than half a clip")
+            break
+        total += 1
+        if float(sound.waveform.abs().max()) < SILENCE:
+            continue
+        if missing > 0.5 / audio.rate:
+            notes.add(f"padded: {missing:.2f} s of silence at its end")
+        yield Prepared({"wav": encode_wav(sound)}, _meta(item, total - 1, (total - 1) * length, length), ("audio",))
+        kept += 1
+    if not kept:
+        raise Skipped("silent: nothing to hear")
+    if kept < total:
+        notes.add(f"silent: {total - kept} of {total} clips, left out")
+
+
+def _image(data: Any, item: Item, options: PrepareOptions, notes: Notes) -> Prepared:
+    image, remarks = read_still(data)
+    for remark in remarks:
+        notes.add(remark)
+    height, width, _ = image.pixels.shape
+    new_height, new_width = options.scale(height, width)
+    if new_height > height:
+        notes.add("enlarged: smaller than --size")
+    picture = PillowImage.fromarray(image.pixels.numpy())
+    if (new_height, new_width) != (height, width):
+        picture = picture.resize((new_width, new_height), PillowImage.Resampling.BICUBIC)
+    pixels = torch.from_numpy(fit(np.array(picture), options))
+    meta = {**item.meta, "captions": list(item.captions), "source": item.name}
+    return Prepared({"png": encode_png(Image(pixels))}, meta, ("image",))
+
+
+def _window(audio: Audio | None, start: float, seconds: float) -> tuple[Audio | None, float]:
+    """The stretch of a sound from ``start``, padded to ``seconds``, and how many seconds were missing."""
+    if audio is None:
+        return None, seconds
+    first, samples = round(start * audio.rate), round(seconds * audio.rate)
+    stretch = audio.waveform[:, first : first + samples]
+    if not stretch.shape[1]:
+        return None, seconds
+    return match_length(Audio(stretch, audio.rate), seconds), (samples - stretch.shape[1]) / audio.rate
+
+
+def _meta(item: Item, clip: int, start: float, seconds: float) -> dict[str, Any]:
+    place = {"source": item.name, "clip": clip, "start": round(item.start + start, 6), "seconds": round(seconds, 6)}
+    return {**item.meta, "captions": list(item.captions), **place}
+
+
+def fit(pixels: np.ndarray, options: PrepareOptions) -> np.ndarray:
+    """Cut out the centre, or lay on black, to exactly the wanted size; ``(H, W, 3)``."""
+    for axis, want in enumerate((options.height, options.width)):
+        have = pixels.shape[axis]
+        if have > want:
+            first = (have - want) // 2
+            pixels = pixels[first : first + want] if axis == 0 else pixels[:, first : first + want]
+        elif have < want:
+            before = (want - have) // 2
+            widths = [(0, 0), (0, 0), (0, 0)]
+            widths[axis] = (before, want - have - before)
+            pixels = np.pad(pixels, widths)
+    return pixels

@@ -1,0 +1,369 @@
+"""From prompts to media: conditions, noise, solver, tokenizers.
+
+    pipeline = Pipeline.from_pretrained("tiny")
+    [clip] = pipeline(["a red ball falls and bounces on metal"], seed=3)
+    clip.save("ball.mp4")
+
+A pipeline folder is self-contained: ``config.json`` (format, version, the model's shape, clip geometry, sampling),
+``model.safetensors`` (the EMA) and ``tokenizers/<name>/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from selfflow_tokenizers import ByteTextEncoder, load_tokenizer
+from selfflow_tokenizers.media import Audio, Image, Media, Video
+
+from ..conditions import Conditions
+from ..config import from_dict, to_dict
+from ..data.writing import write_audio, write_image, write_video
+from ..errors import UserError
+from ..flow.guidance import guide
+from ..flow.path import interpolate
+from ..flow.solvers import SOLVERS, schedule
+from ..models.joint import JointConfig, JointTransformer
+from ..randomness import Randomness
+from ..tokens import NoiseLevels, TokenStream
+from ..weights import find_weights
+from .sampling import SamplingConfig
+
+FORMAT, VERSION = "selfflow-model", 1
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The clips a model was trained on: frames (1 + 4k) of ``height`` x ``width`` at ``fps``, and samples of sound."""
+
+    frames: int = 33
+    height: int = 64
+    width: int = 64
+    fps: float = 16.0
+    samples: int = 33000
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One result: whatever the task generated or was given."""
+
+    prompt: str
+    seed: int
+    video: Video | None = None
+    audio: Audio | None = None
+    image: Image | None = None
+
+    def save(self, path: Path | str) -> Path:
+        """Write MP4 (picture with sound, if any), WAV or PNG by the file's ending.
+
+        Raises:
+            UserError: the ending does not fit what there is.
+        """
+        path = Path(path)
+        ending = path.suffix.lower()
+        if ending == ".mp4" and self.video is not None:
+            write_video(path, self.video, self.audio)
+        elif ending == ".wav" and self.audio is not None:
+            write_audio(path, self.audio)
+        elif ending == ".png" and self.image is not None:
+            write_image(path, self.image)
+        else:
+            raise UserError(f"{path}: this result is written as {' or '.join(self.endings)}")
+        return path
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        have = {".mp4": self.video, ".wav": self.audio, ".png": self.image}
+        return tuple(ending for ending, medium in have.items() if medium is not None)
+
+
+class Pipeline:
+    """A model with its tokenizers, ready to sample.
+
+    Args:
+        model: the transformer (its EMA weights).
+        tokenizers: modality -> tokenizer.
+        geometry: clip size when the caller names none.
+        sampling: settings when the caller gives none.
+        text_level: what training told text tokens (``ObjectiveConfig.text_level``).
+    """
+
+    def __init__(
+        self,
+        model: JointTransformer,
+        tokenizers: Mapping[str, Any],
+        geometry: Geometry,
+        sampling: SamplingConfig,
+        text_level: str = "zero",
+    ) -> None:
+        self.model, self.tokenizers = model.eval(), dict(tokenizers)
+        self.geometry, self.sampling, self.text_level = geometry, sampling, text_level
+        self.text_encoder = ByteTextEncoder()
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        conditions: Conditions | str = "t2va",
+        *,
+        seed: int = 0,
+        given: Mapping[str, Media] | None = None,
+        sampling: SamplingConfig | None = None,
+        frames: int | None = None,
+    ) -> list[Generated]:
+        """Sample one result per prompt.
+
+        Args:
+            prompts: captions; "" is unconditional.
+            conditions: a task's name or :class:`Conditions`.
+            seed: result i uses (seed, i), so it does not depend on how many are made at once.
+            given: modality -> medium that the conditions give (the same for all prompts). A first frame may be an
+                Image.
+            frames: of video, 1 + 4k; sound gets the same duration. The model's own unless named.
+
+        Raises:
+            UserError: a modality the model does not have, or a given medium is missing.
+        """
+        if not prompts:
+            raise UserError("there is no prompt to generate from")
+        conditions = Conditions.named(conditions) if isinstance(conditions, str) else conditions
+        sampling = sampling or self.sampling
+        for modality in conditions.modalities:
+            if modality not in self.model.config.modalities or modality not in self.tokenizers:
+                raise UserError(f"this model has no {modality}; it has {', '.join(self.model.config.modalities)}")
+        geometry = self.geometry if frames is None else self._resized(frames)
+        ids = torch.arange(len(prompts))
+        random = Randomness(seed)
+        streams = {m: self._noise(m, geometry, ids, random) for m in conditions.modalities}
+        clean = self._given(conditions, dict(given or {}), streams, geometry)
+        values = self._solve(list(prompts), conditions, streams, clean, sampling)
+        return self._decode(list(prompts), seed, conditions, streams, values, geometry, given or {})
+
+    def _solve(
+        self,
+        prompts: list[str],
+        conditions: Conditions,
+        streams: dict[str, TokenStream],
+        clean: dict[str, Tensor],
+        sampling: SamplingConfig,
+    ) -> dict[str, Tensor]:
+        """Integrate the velocity from noise to data; given tokens are pinned to their level."""
+        masks = conditions.masks(streams)
+        shifts = {m: sampling.shift.get(m) or self.tokenizers[m].spec.sample_shift for m in streams}
+        times = {m: schedule(sampling.steps, shifts[m], sampling.spans.get(m, (0.0, 1.0))) for m in streams}
+        scales = {m: sampling.guidance_of(m) for m in conditions.generate}
+        guided = any(scale != 1 for scale in scales.values())
+        text = self.text_encoder.encode(prompts + [""] * len(prompts) if guided else prompts)
+        doubled = {m: _repeat(s, 2) if guided else s for m, s in streams.items()}
+        pinned = {
+            m: interpolate(clean[m], streams[m].values, torch.full(masks[m].shape, conditions.given[m].level))
+            for m in masks
+        }
+
+        def pin(x: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {m: torch.where(masks[m].unsqueeze(-1), pinned[m], v) if m in masks else v for m, v in x.items()}
+
+        def velocity(x: dict[str, Tensor], now: dict[str, float]) -> dict[str, Tensor]:
+            x = pin(x)
+            inputs, levels = {}, {}
+            for m, stream in doubled.items():
+                inputs[m] = stream.with_values(torch.cat([x[m], x[m]]) if guided else x[m])
+                levels[m] = NoiseLevels.uniform(torch.full((len(stream.sample),), now[m]), stream.sample)
+                if m in masks:
+                    mask = torch.cat([masks[m]] * 2) if guided else masks[m]
+                    levels[m] = levels[m].given(mask, conditions.given[m].level)
+            level = torch.zeros(len(text.sample))
+            if self.text_level == "mean":
+                level = torch.cat([lv.per_token() for lv in levels.values()], dim=1).mean(dim=1)
+            levels["text"] = NoiseLevels.uniform(level, text.sample)
+            out = self.model(inputs, levels, text).velocity
+            if not guided:
+                return out
+            halves = {m: v.chunk(2) for m, v in out.items()}
+            return {m: guide(c, u, scales.get(m, 1.0)) for m, (c, u) in halves.items()}
+
+        x = SOLVERS[sampling.solver](velocity, {m: s.values for m, s in streams.items()}, times)
+        return {m: torch.where(masks[m].unsqueeze(-1), clean[m], v) if m in masks else v for m, v in x.items()}
+
+    def _noise(self, modality: str, geometry: Geometry, ids: Tensor, random: Randomness) -> TokenStream:
+        tokenizer, g = self.tokenizers[modality], geometry
+        if modality == "audio":
+            positions = tokenizer.positions(g.samples)
+        else:
+            positions = tokenizer.positions(g.frames if modality == "video" else 1, g.height, g.width, g.fps)
+        shape = (len(ids), len(positions), tokenizer.spec.channels)
+        noise = random.normal(f"sample/{modality}", 0, ids, shape[1] * shape[2]).view(shape)
+        return TokenStream.dense(noise, positions)
+
+    def _given(
+        self, conditions: Conditions, given: dict[str, Media], streams: dict[str, TokenStream], geometry: Geometry
+    ) -> dict[str, Tensor]:
+        """Clean tokens of given media, laid over the generated grid."""
+        clean = {}
+        for modality, part in conditions.given.items():
+            if modality not in given:
+                raise UserError(f"the task needs {modality} to be given ({part.kind}); name a file for it")
+            medium = given[modality]
+            if modality == "video" and isinstance(medium, Video) and part.kind == "first_frame":
+                medium = Image(medium.frames[0])
+            tokens = self.tokenizers[modality].encode([medium])
+            room = streams[modality]
+            n = min(tokens.values.shape[1], room.values.shape[1])
+            if part.kind == "all" and tokens.values.shape[1] != room.values.shape[1]:
+                raise UserError(
+                    f"the given {modality} has {tokens.values.shape[1]} tokens, the model makes clips of "
+                    f"{room.values.shape[1]}: "
+                    f"{geometry.frames} frames at {geometry.fps:g} per second, {geometry.samples} samples of sound"
+                )
+            laid = torch.zeros_like(room.values)
+            laid[:, :n] = tokens.values[:, :n]
+            covered = torch.zeros(room.sample.shape, dtype=torch.bool)
+            covered[:, :n] = True
+            if bool((part.select(room) & ~covered).any()):
+                raise UserError(f"the given {modality} is shorter than the part of it that is named")
+            clean[modality] = laid
+        return clean
+
+    def _decode(
+        self,
+        prompts: list[str],
+        seed: int,
+        conditions: Conditions,
+        streams: dict[str, TokenStream],
+        values: dict[str, Tensor],
+        geometry: Geometry,
+        given: Mapping[str, Media],
+    ) -> list[Generated]:
+        media: dict[str, list[Any]] = {}
+        for modality, stream in streams.items():
+            tokenizer, tokens = self.tokenizers[modality], stream.with_values(values[modality])
+            if modality not in conditions.generate:  # given whole: what came in goes out
+                media[modality] = [given[modality]] * len(prompts)
+            elif modality == "audio":
+                media[modality] = tokenizer.decode(tokens, samples=geometry.samples)
+            elif modality == "image":
+                media[modality] = tokenizer.decode_images(tokens)
+            else:
+                media[modality] = tokenizer.decode(tokens, fps=geometry.fps)
+        return [
+            Generated(prompt, seed, **{m: results[i] for m, results in media.items()})
+            for i, prompt in enumerate(prompts)
+        ]
+
+    def _resized(self, frames: int) -> Geometry:
+        if frames < 1 or frames % 4 != 1:
+            near = max(1, 4 * round((frames - 1) / 4) + 1)
+            raise UserError(f"a video has 1 + 4k frames (1, 5, 9, ...), got {frames}; the nearest is {near}")
+        rate = self.tokenizers["audio"].spec.sample_rate if "audio" in self.tokenizers else 0
+        return replace(self.geometry, frames=frames, samples=round(frames / self.geometry.fps * rate))
+
+    def save_pretrained(
+        self, folder: Path | str, *, half: bool = False, metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the folder that :meth:`from_pretrained` reads; ``half`` stores float16 weights at half the size."""
+        folder = Path(folder)
+        dtype = torch.float16 if half else torch.float32
+        write_layout(folder, self.model.config, self.tokenizers, self.geometry, self.sampling, self.text_level, dtype)
+        tensors = {k: v.detach().contiguous() for k, v in self.model.state_dict().items()}
+        if half:
+            tensors = {k: v.half() for k, v in tensors.items()}
+        beside = folder / "model.safetensors.tmp"
+        save_file(tensors, beside, metadata={"format": "pt", **(metadata or {})})
+        os.replace(beside, folder / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, name: Path | str) -> Pipeline:
+        """Load a pipeline folder, a training run's folder (its newest weights) or a bundled model by name
+        (``tiny``).
+        """
+        folder = find_weights(name)
+        weights: Path | None = folder / "model.safetensors"
+        if (folder / "run.json").exists():
+            folder, weights = _run_weights(folder)
+        if not (folder / "config.json").exists() or weights is None or not weights.exists():
+            raise UserError(f"{name} holds no model: config.json and model.safetensors are expected there")
+        about = json.loads((folder / "config.json").read_text())
+        if about.get("format") != FORMAT or about.get("version") != VERSION:
+            raise UserError(
+                f"{folder}/config.json is {about.get('format')} version {about.get('version')}; this "
+                f"release reads {FORMAT} {VERSION}"
+            )
+        where = str(folder / "config.json")
+        model = JointTransformer(from_dict(JointConfig, about["model"], where))
+        try:
+            missing = model.load_state_dict({k: v.float() for k, v in load_file(weights).items()}, strict=False)
+        except (RuntimeError, SafetensorError) as error:
+            raise UserError(f"{weights} does not fit its config: {str(error).splitlines()[-1].strip()}") from None
+        if missing.missing_keys or missing.unexpected_keys:
+            raise UserError(
+                f"{weights} does not fit its config: missing {missing.missing_keys[:3]}, unexpected "
+                f"{missing.unexpected_keys[:3]}"
+            )
+        folders = {m: folder / path for m, path in about["tokenizers"].items()}
+        loaded = {path: load_tokenizer(path) for path in set(folders.values())}
+        return cls(
+            model,
+            {m: loaded[path] for m, path in folders.items()},
+            from_dict(Geometry, about["geometry"], where),
+            from_dict(SamplingConfig, about["sampling"], where),
+            about["text_level"],
+        )
+
+
+def write_layout(
+    folder: Path,
+    model: JointConfig,
+    tokenizers: Mapping[str, Any],
+    geometry: Geometry,
+    sampling: SamplingConfig,
+    text_level: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Everything of a pipeline folder but the transformer's weights; ``dtype`` is that of the tokenizers' files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names: dict[int, str] = {}
+    for tokenizer in tokenizers.values():
+        name = names.setdefault(id(tokenizer), tokenizer.spec.modality)
+        target = folder / "tokenizers" / name
+        if not (target / "config.json").exists():
+            tokenizer.save_pretrained(target, dtype=dtype)
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": to_dict(model),
+        "tokenizers": {m: f"tokenizers/{names[id(t)]}" for m, t in tokenizers.items()},
+        "text_encoder": "bytes",
+        "text_level": text_level,
+        "geometry": to_dict(geometry),
+        "sampling": to_dict(sampling),
+    }
+    beside = folder / "config.json.tmp"
+    beside.write_text(json.dumps(about, indent=1))
+    os.replace(beside, folder / "config.json")
+
+
+def _run_weights(run: Path) -> tuple[Path, Path | None]:
+    """A run's ``model`` folder, and its final weights or else the EMA of its newest checkpoint."""
+    final = run / "model" / "model.safetensors"
+    if final.exists():
+        return run / "model", final
+    steps = sorted((run / "checkpoints").glob("step-*/ema.safetensors"))
+    return run / "model", steps[-1] if steps else None
+
+
+def _repeat(stream: TokenStream, times: int) -> TokenStream:
+    return replace(
+        stream,
+        values=torch.cat([stream.values] * times),
+        positions=torch.cat([stream.positions] * times),
+        sample=torch.cat([stream.sample] * times),
+    )

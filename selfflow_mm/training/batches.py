@@ -1,0 +1,111 @@
+"""Batches of latents: which source, task and samples each step sees.
+
+A batch holds one task of one source. Both are drawn by (seed, step); the samples of a source come in a seeded
+permutation, another one every epoch, and only the count of those already taken is state (``cursors``), so a
+resumed run goes on with the sample after the last one, and no sample is lost or repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..conditions import Conditions
+from ..data.latents import LatentDataset
+from ..errors import UserError
+from ..flow.objectives import Batch
+from ..randomness import Randomness
+from .config import SourceConfig
+
+
+class Batches:
+    """An endless, resumable sequence of batches.
+
+    Args:
+        sources: name -> (settings, encoded data).
+        text_encoder: captions -> token stream.
+        seed: of the run.
+        caption_dropout: share of captions replaced by the empty one.
+
+    Attributes:
+        cursors: ``source/modalities`` -> samples taken so far; saved with a checkpoint and set when resuming.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, tuple[SourceConfig, LatentDataset]],
+        text_encoder: Any,
+        seed: int,
+        caption_dropout: float,
+    ) -> None:
+        if not sources:
+            raise UserError("data.sources names no data set; add one, e.g. data.sources.clips.path=SHARDS")
+        self.sources = dict(sources)
+        self.text_encoder = text_encoder
+        self.random = Randomness(seed)
+        self.caption_dropout = caption_dropout
+        self.cursors: dict[str, int] = {}
+        self._eligible: dict[str, list[int]] = {}
+        self._orders: dict[str, tuple[int, list[int]]] = {}
+        sizes = [data.samples for _, data in self.sources.values()]
+        self._offsets = dict(zip(self.sources, accumulate([0, *sizes]), strict=False))
+        for name, (config, data) in self.sources.items():
+            for task, share in config.tasks.items():
+                if share > 0 and not self._ids(name, Conditions.named(task).modalities):
+                    raise UserError(
+                        f"data.sources.{name}: no sample in {data.folder} has the "
+                        f"{' and '.join(Conditions.named(task).modalities)} "
+                        f"that task {task} needs; drop the task"
+                    )
+
+    def at(self, step: int) -> tuple[str, str, Batch]:
+        """The batch of a step (source name, task, batch); advances the source's cursor."""
+        name = self._pick("source", step, {n: c.ratio for n, (c, _) in self.sources.items()})
+        config, data = self.sources[name]
+        task = self._pick("task", step, config.tasks)
+        conditions = Conditions.named(task)
+        ids = self._take(name, conditions.modalities, config.batch)
+        global_ids = torch.tensor(ids) + self._offsets[name]
+        text = self.text_encoder.encode(self._captions(data, ids, global_ids, step))
+        streams = {m: data.stream(m, ids) for m in conditions.modalities}
+        return name, task, Batch(streams, conditions, text, global_ids)
+
+    def _pick(self, purpose: str, step: int, shares: Mapping[str, float]) -> str:
+        u = float(self.random.uniform(purpose, step, torch.zeros(1, dtype=torch.int64))) * sum(shares.values())
+        for name, edge in zip(shares, accumulate(shares.values()), strict=True):
+            if u < edge:
+                return name
+        return list(shares)[-1]
+
+    def _ids(self, name: str, modalities: tuple[str, ...]) -> list[int]:
+        key = f"{name}/{'+'.join(modalities)}"
+        if key not in self._eligible:
+            self._eligible[key] = self.sources[name][1].having(modalities)
+        return self._eligible[key]
+
+    def _take(self, name: str, modalities: tuple[str, ...], count: int) -> list[int]:
+        ids, key = self._ids(name, modalities), f"{name}/{'+'.join(modalities)}"
+        taken = []
+        for position in range(self.cursors.get(key, 0), self.cursors.get(key, 0) + count):
+            epoch, place = divmod(position, len(ids))
+            taken.append(ids[self._order(key, epoch, len(ids))[place]])
+        self.cursors[key] = self.cursors.get(key, 0) + count
+        return taken
+
+    def _order(self, key: str, epoch: int, count: int) -> list[int]:
+        if self._orders.get(key, (-1, []))[0] != epoch:
+            self._orders[key] = (epoch, self.random.permutation(f"order/{key}", epoch, count).tolist())
+        return self._orders[key][1]
+
+    def _captions(self, data: LatentDataset, ids: list[int], global_ids: Tensor, step: int) -> list[str]:
+        u = self.random.uniform("caption", step, global_ids, 2)
+        chosen = []
+        for i, (dropped, which) in zip(ids, u.tolist(), strict=True):
+            wordings = data.captions[i]
+            keep = wordings and dropped >= self.caption_dropout
+            chosen.append(wordings[int(which * len(wordings))] if keep else "")
+        return chosen

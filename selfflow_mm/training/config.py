@@ -1,0 +1,157 @@
+"""The settings of a transformer's training run; every field can be set by its dotted name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..conditions import TASKS
+from ..errors import UserError
+from ..flow.objectives import ObjectiveConfig
+from ..generation.sampling import SamplingConfig
+from ..models.joint import JointConfig
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """A data set and what is learnt from it.
+
+    Attributes:
+        path: a folder of shards (``prepare`` and ``make-world`` write them) or plain WebDataset tars.
+        tasks: task name (``t2va``, ``t2v``, ``t2a``, ``t2i``, ``i2va``, ``v2a``, ...) -> share of the source's batches.
+        ratio: share of batches drawn from this source, relative to the others.
+        batch: samples per batch.
+        max_samples: use the first so many samples; 0 uses all.
+    """
+
+    path: str
+    tasks: dict[str, float]
+    ratio: float = 1.0
+    batch: int = 16
+    max_samples: int = 0
+
+    def __post_init__(self) -> None:
+        for task, share in self.tasks.items():
+            if task not in TASKS:
+                raise UserError(f"tasks names '{task}'; known tasks are {', '.join(TASKS)}")
+            if share < 0:
+                raise UserError(f"tasks.{task} is a share and cannot be negative, got {share}")
+        if not sum(self.tasks.values()) > 0:
+            raise UserError("tasks needs at least one task with a positive share")
+        if self.ratio < 0 or self.batch < 1 or self.max_samples < 0:
+            raise UserError("ratio and max_samples cannot be negative and batch is at least 1")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where training data come from.
+
+    Attributes:
+        sources: name -> data set.
+        latents: folder in which encoded data sets are kept and found again; empty: the run folder's ``latents``.
+    """
+
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    latents: str = ""
+
+    def __post_init__(self) -> None:
+        if self.sources and not sum(s.ratio for s in self.sources.values()) > 0:
+            raise UserError("no source has a positive ratio, so no batch could be drawn")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning rate: linear warm-up, constant, linear decay to zero over the last ``decay`` of the
+    run.
+    """
+
+    lr: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    warmup_steps: int = 0
+    decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.clip <= 0:
+            raise UserError("lr and clip must be positive")
+        if self.warmup_steps < 0 or not 0 <= self.decay <= 1:
+            raise UserError("warmup_steps cannot be negative and decay is a fraction of the run in [0, 1]")
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of step ``step`` (from 0) of ``steps``."""
+        up = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        down = min(1.0, (steps - step) / (self.decay * steps)) if self.decay else 1.0
+        return self.lr * min(up, down)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run itself.
+
+    Attributes:
+        steps: optimizer steps in all.
+        seed: keys all randomness.
+        ema_half_life: half-life of the EMA as a fraction of the run, see ``ema.decay_for``; .9999 bounds it.
+        precision: of matrix products; ``auto`` takes bfloat16 where the device is fast at it.
+        compile: ``torch.compile`` student and teacher: a minute or more of waiting, then faster steps.
+        device: ``auto`` (CUDA, else MPS, else CPU), or a torch device.
+        threads: CPU threads for torch; 0 leaves its choice. Exact resume needs the same number.
+        log_every, save_every, sample_every: in steps; 0 turns samples off.
+        keep: checkpoints kept.
+        prompts: captions of the samples drawn during training.
+    """
+
+    steps: int = 1000
+    seed: int = 0
+    ema_half_life: float = 0.02
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    device: str = "auto"
+    threads: int = 0
+    log_every: int = 10
+    save_every: int = 500
+    sample_every: int = 0
+    keep: int = 2
+    prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.log_every < 1 or self.save_every < 1 or self.keep < 1:
+            raise UserError("steps, log_every, save_every and keep are at least 1")
+        if self.seed < 0 or self.seed >= 2**64:
+            raise UserError(f"seed lies in [0, 2**64), got {self.seed}")
+        if not 0 < self.ema_half_life <= 1:
+            raise UserError(f"ema_half_life is a fraction of the run in (0, 1], got {self.ema_half_life}")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run.
+
+    Attributes:
+        tokenizers: modality -> folder of its tokenizer, or ``tiny/video``, ``tiny/audio`` for the bundled ones. Two
+            modalities may share one (image and video).
+    """
+
+    model: JointConfig = field(default_factory=JointConfig)
+    tokenizers: dict[str, str] = field(
+        default_factory=lambda: {"image": "tiny/video", "video": "tiny/video", "audio": "tiny/audio"}
+    )
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        if not self.tokenizers:
+            raise UserError("tokenizers names no modality; add at least one, e.g. video: tiny/video")
+        for name, source in self.data.sources.items():
+            for task in source.tasks:
+                generate, given = TASKS[task]
+                for modality in (*generate, *given):
+                    if modality not in self.tokenizers:
+                        raise UserError(
+                            f"data.sources.{name}.tasks: {task} needs a tokenizer for {modality}; "
+                            f"add tokenizers.{modality}"
+                        )

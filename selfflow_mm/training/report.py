@@ -1,0 +1,71 @@
+"""The page of a run: what was asked for, how it went, what it makes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..config import dump_yaml
+from ..data.reading import read_media
+from ..evaluation.page import Card, MediaKind, Page, film_strip, spectrogram
+from .config import TrainConfig
+from .run_folder import read_log
+
+KINDS: dict[str, MediaKind] = {".mp4": "video", ".wav": "audio", ".png": "image"}
+
+
+def write_report(run: Path, config: TrainConfig, title: str) -> Path:
+    """Write ``report.html`` into the run's folder from its log and its newest samples."""
+    lines = read_log(run)
+    page = Page(title, f"{config.objective.name}, {config.run.steps} steps, seed {config.run.seed}")
+    if lines:
+        last = lines[-1]
+        page.text(f"{last['step']} of {config.run.steps} steps in {last['seconds'] / 60:.1f} minutes of work.")
+    newest = sorted((run / "samples").glob("step-*"))[-1:]
+    for folder in newest:
+        page.heading(f"Samples at {folder.name.replace('-', ' ').replace(' 0', ' ').lstrip()}")
+        page.cards([_card(path, config) for path in sorted(folder.iterdir()) if path.suffix in KINDS])
+    groups = {
+        "Loss per modality": r"loss|l_gen/.*",
+        "Representation: loss and student-teacher cosine": r"l_rep|cosine/.*",
+        "Gradient norm": r"grad_norm",
+        "Learning rate": r"lr",
+    }
+    if len(lines) > 1:
+        page.heading("Curves")
+    for name, pattern in groups.items():
+        keys = sorted({k for line in lines for k in line if re.fullmatch(pattern, k)})
+        series = {k: _column(lines, k) for k in keys}
+        if len(lines) > 1 and series:
+            page.curve(name, series)
+    page.heading("Configuration")
+    page.table([[k] for k in dump_yaml(config).splitlines()], ["config.yaml"])
+    path = run / "report.html"
+    page.save(path)
+    return path
+
+
+def _column(lines: list[dict[str, float]], key: str) -> tuple[list[float], list[float]]:
+    """Steps and values of one scalar, thinned to at most 400 points so that a long run's page stays small."""
+    points = [(line["step"], line[key]) for line in lines if key in line]
+    points = points[:: max(1, len(points) // 400)]
+    return [p[0] for p in points], [p[1] for p in points]
+
+
+def _card(path: Path, config: TrainConfig) -> Card:
+    task, number = path.stem.rsplit("-", 1)
+    media = read_media(path)
+    pictures = []
+    if media.video is not None:
+        pictures.append(film_strip(media.video))
+    if media.audio is not None:
+        pictures.append(spectrogram(media.audio))
+    prompts = config.run.prompts or ("",)
+    kind = KINDS[path.suffix]
+    return Card(
+        prompts[int(number) % len(prompts)] or "(no caption)",
+        path,
+        kind,
+        tuple(pictures),
+        {"task": task, "seed": config.run.seed},
+    )

@@ -1,0 +1,110 @@
+"""Training clips in memory: decoded once, cut at random places addressed by (seed, step, sample)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data.resampling import mix_channels, resample
+from ..data.shards import Sample, ShardDataset
+from ..errors import UserError
+from ..randomness import Randomness
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Decoded media of a data set.
+
+    Attributes:
+        train: tensors to train on, time in the first dimension for frames, in the last for sounds.
+        held_out: samples only the evaluation sees.
+        fps: frame rate of the first sample; 1 for stills.
+        captions: of the held-out samples, where they have one, else their keys.
+    """
+
+    train: list[Tensor]
+    held_out: list[Tensor]
+    fps: float
+    captions: list[str]
+
+
+def load_frames(data: ShardDataset, most: int, held_out: int, multiple: int) -> Clips:
+    """uint8 frames ``(T, H, W, 3)`` of videos (or stills, T = 1), all of one size that is a ``multiple`` of pixels."""
+
+    def frames(sample: Sample) -> tuple[Tensor, float]:
+        if sample.video is not None:
+            clip = sample.video.frames
+            return clip[: len(clip) - (len(clip) - 1) % 4], sample.video.fps
+        if sample.image is not None:
+            return sample.image.pixels[None], 1.0
+        raise UserError(f"sample '{sample.key}' of {data.source} has neither frames nor a picture")
+
+    clips = _load(data, most, held_out, frames)
+    sizes = {tuple(c.shape[1:3]) for c in (*clips.train, *clips.held_out)}
+    if len(sizes) > 1:
+        raise UserError(f"{data.source}: pictures differ in size ({_some(sizes)}); run `selfflow-mm prepare` first")
+    height, width = sizes.pop()
+    if height % multiple or width % multiple:
+        raise UserError(
+            f"{data.source}: pictures of {height} x {width} pixels do not divide into tokens of {multiple} x {multiple}; "
+            f"run `selfflow-mm prepare` to resize them"
+        )
+    return clips
+
+
+def load_waveforms(data: ShardDataset, most: int, held_out: int, rate: int, channels: int) -> Clips:
+    """float32 waveforms ``(channels, samples)``, resampled and mixed to ``rate`` and ``channels`` where they differ."""
+
+    def waveform(sample: Sample) -> tuple[Tensor, float]:
+        if sample.audio is None:
+            raise UserError(f"sample '{sample.key}' of {data.source} has no sound")
+        wave = mix_channels(resample(sample.audio, rate), channels).waveform
+        if not bool(torch.isfinite(wave).all()):
+            raise UserError(f"sample '{sample.key}' of {data.source} has NaN or infinite samples")
+        return wave, 1.0
+
+    return _load(data, most, held_out, waveform)
+
+
+def _load(data: ShardDataset, most: int, held_out: int, decode: Callable[[Sample], tuple[Tensor, Any]]) -> Clips:
+    count = min(most, len(data))
+    held_out = min(held_out, count // 4)
+    if count < 4:
+        raise UserError(f"{data.source} has {count} samples; training a tokenizer needs at least 4")
+    chosen = [i * len(data) // count for i in range(count)]
+    apart = {i * count // held_out + count // (2 * held_out) for i in range(held_out)}
+    train, test, captions, fps = [], [], [], 1.0
+    for place, index in enumerate(tqdm(chosen, desc="decoding", unit="clip")):
+        sample = data[index]
+        tensor, rate = decode(sample)
+        if place == 0:
+            fps = rate
+        if place in apart:
+            test.append(tensor)
+            captions.append(sample.captions[0] if sample.captions else sample.key)
+        else:
+            train.append(tensor)
+    return Clips(train, test, fps, captions)
+
+
+def draw(random: Randomness, step: int, batch: int, clips: int) -> Tensor:
+    """``(batch,)`` indices of the clips of a step: every epoch is a permutation of all of them."""
+    places = range(step * batch, (step + 1) * batch)
+    orders = {e: random.permutation("clips", e, clips) for e in {p // clips for p in places}}
+    return torch.stack([orders[p // clips][p % clips] for p in places])
+
+
+def cut_places(random: Randomness, step: int, ids: Tensor, room: Tensor) -> list[int]:
+    """For each clip a start in 0 .. ``room`` (inclusive)."""
+    u = random.uniform("cut", step, ids)[:, 0].double()
+    return [min(int(a * (r + 1)), r) for a, r in zip(u.tolist(), room.tolist(), strict=True)]
+
+
+def _some(sizes: set[tuple[int, ...]]) -> str:
+    named = [f"{h} x {w}" for h, w in sorted(sizes)]
+    return ", ".join(named[:3]) + (" and others" if len(named) > 3 else "")

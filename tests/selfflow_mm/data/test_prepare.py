@@ -1,0 +1,292 @@
+"""Every odd file gets its stated treatment and a row in the report; the clips are what the sources say."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PillowImage
+
+from selfflow_mm.cli import main
+from selfflow_mm.data.parallel import Crash, ordered_map
+from selfflow_mm.data.prepare import prepare
+from selfflow_mm.data.prepare_clips import fit
+from selfflow_mm.data.prepare_options import PrepareOptions
+from selfflow_mm.data.prepare_sources import words_of
+from selfflow_mm.data.shards import ShardDataset
+from selfflow_mm.data.writing import encode_mp4, write_audio, write_image, write_video
+from selfflow_mm.errors import UserError
+from selfflow_tokenizers.media import Audio, Image, Video
+
+SMALL = PrepareOptions(frames=5, fps=10, height=32, width=32)  # clips of 0.5 s
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory, ramp, clicks, make_file, set_display_matrix):
+    """One file of every kind that ``prepare`` treats."""
+    folder = tmp_path_factory.mktemp("zoo")
+    tone = Audio(torch.sin(torch.arange(16_000) / 5).expand(2, -1) * 0.5, 16_000)
+    write_video(folder / "good.mp4", ramp(12, fps=10), tone)
+    (folder / "good.txt").write_text("a grey ramp\nit gets brighter\n")
+    write_video(folder / "sub/silent_film.mp4", ramp(5, fps=10), Audio(torch.zeros(2, 8000), 16_000))
+    write_video(folder / "mute.mp4", ramp(5, fps=10))
+    write_video(folder / "short.mp4", ramp(3, fps=10))
+    write_video(folder / "turned.mp4", Video(_left_bright(), 10))
+    set_display_matrix(folder / "turned.mp4", (0, 1, -1, 0))
+    make_file(folder / "vfr.mkv", [100] * 8, [0, 40, 240, 260, 300, 560, 600, 800])
+    data = encode_mp4(ramp(60, 64, 64))
+    (folder / "broken.mp4").write_bytes(data[: len(data) // 2])
+    (folder / "empty.mp4").write_bytes(b"")
+    make_file(folder / "early_end.mkv", [50] * 25, audio=Audio(tone.waveform[:, :9600], 16_000), audio_codec="flac")
+    write_audio(folder / "short.wav", Audio(tone.waveform[:, :4000], 16_000))
+    write_audio(folder / "long.wav", Audio(tone.waveform[:, :1].expand(2, 1) + torch.ones(2, 20_000) / 4, 16_000))
+    write_audio(folder / "hush.wav", Audio(torch.zeros(1, 8000), 16_000))
+    write_image(folder / "tiny.png", Image(torch.full((8, 16, 3), 200, dtype=torch.uint8)))
+    (folder / "tiny.json").write_text('{"caption": "small", "licence": "CC0"}')
+    (folder / "notes.md").write_text("hello")
+    (folder / ".hidden.mp4").write_bytes(b"x")
+    return folder
+
+
+def _left_bright() -> torch.Tensor:
+    pixels = torch.zeros(5, 32, 32, 3, dtype=torch.uint8)
+    pixels[:, :, :16] = 220
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def prepared(zoo, tmp_path_factory):
+    target = tmp_path_factory.mktemp("out") / "data"
+    report = prepare(zoo, target, SMALL, workers=0)
+    return target, {row["source"]: row for row in report.rows}
+
+
+#: file -> samples, modalities of the first one, what a note says
+TREATMENTS = {
+    "good.mp4": (2, "va", "left over"),
+    "sub/silent_film.mp4": (1, "v", "silent: 1 of 1 clips, kept as picture only"),
+    "mute.mp4": (1, "v", "without sound"),
+    "short.mp4": (0, "", "too short: 0.30 s of picture"),
+    "turned.mp4": (1, "v", "rotated: turned upright"),
+    "vfr.mkv": (1, "v", "variable frame rate: resampled to 10"),
+    "broken.mp4": (0, "", "unreadable: it is damaged"),
+    "empty.mp4": (0, "", "unreadable"),
+    "early_end.mkv": (2, "va", "sound too short: it ends before 1 of 2 clips do"),
+    "short.wav": (1, "a", "padded: 0.25 s"),
+    "long.wav": (3, "a", "padded: 0.25 s"),
+    "hush.wav": (0, "", "silent: nothing to hear"),
+    "tiny.png": (1, "i", "enlarged"),
+    "notes.md": (0, "", "not a media file"),
+}
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_treatment(prepared, name):
+    target, rows = prepared
+    clips, kinds, note = TREATMENTS[name]
+    assert rows[name]["clips"] == clips
+    assert any(n.startswith(note) for n in rows[name]["notes"]), rows[name]["notes"]
+    samples = [s for s in ShardDataset(target) if s.meta["source"] == name]
+    assert len(samples) == clips
+    if clips:
+        first = samples[0]
+        assert "".join(k[0] for k in ("video", "audio", "image") if getattr(first, k) is not None) == kinds
+        if first.video is not None:
+            assert first.video.frames.shape == (5, 32, 32, 3) and first.video.fps == 10
+        if first.audio is not None:
+            assert first.audio.waveform.shape == (2, 8000) and first.audio.rate == 16_000
+        if first.image is not None:
+            assert first.image.pixels.shape == (32, 32, 3)
+
+
+def test_every_file_has_a_row(prepared, zoo):
+    target, rows = prepared
+    assert set(rows) == set(TREATMENTS)
+    saved = json.loads((target / "report.json").read_text())
+    assert {r["source"] for r in saved["rows"]} == set(rows) and saved["skipped"] == 5
+    assert not list(target.parent.glob(".*"))
+    info = ShardDataset(target).info
+    assert info["modalities"] == ["video", "audio", "image"]
+    assert info["video"] == {"frames": 5, "height": 32, "width": 32, "fps": 10}
+
+
+def test_content(prepared):
+    """Captions, order in time, direction of turning, sound in step."""
+    target, _ = prepared
+    samples = {(s.meta["source"], s.meta.get("clip", 0)): s for s in ShardDataset(target)}
+    first, second = samples["good.mp4", 0], samples["good.mp4", 1]
+    assert first.captions == ("a grey ramp", "it gets brighter") and second.meta["start"] == 0.5
+    levels = torch.cat([first.video.frames, second.video.frames]).float().mean((1, 2, 3))
+    assert (levels - (10 + 6 * torch.arange(10))).abs().max() < 3
+    tone = torch.sin(torch.arange(16_000) / 5) * 0.5
+    both = torch.cat([first.audio.waveform[0], second.audio.waveform[0]])
+    assert (both - tone)[1500:7500].abs().max() < 0.05 and (both - tone)[9000:15_000].abs().max() < 0.05
+    turned = samples["turned.mp4", 0].video.frames
+    assert (turned[:, :12] > 190).all() and (turned[:, 20:] < 40).all()  # left becomes top
+    assert samples["sub/silent_film.mp4", 0].captions == ("silent film",)
+    assert samples["tiny.png", 0].captions == ("small",) and samples["tiny.png", 0].meta["licence"] == "CC0"
+    assert samples["long.wav", 2].audio.waveform[:, 4001:].abs().max() == 0
+
+
+def test_workers_do_not_matter(prepared, zoo, tmp_path):
+    prepare(zoo, tmp_path / "data", SMALL, workers=2)
+    for path in prepared[0].iterdir():
+        assert path.read_bytes() == (tmp_path / "data" / path.name).read_bytes()
+
+
+def test_tables(tmp_path, ramp, clicks, click_error):
+    write_video(tmp_path / "films/a.mp4", ramp(30, fps=10), clicks(3, [1.3]))
+    (tmp_path / "list.csv").write_text(
+        "path,caption,start,end,licence\nfilms/a.mp4,middle,1.0,2.0,CC0\nfilms/a.mp4,,2.5,,\nnone.mp4,x,,,\n"
+        "films/a.mp4,x,2,1,\nfilms/a.mp4,x,soon,,\n"
+    )
+    report = prepare(tmp_path / "list.csv", tmp_path / "csv", SMALL, workers=0)
+    assert [row["clips"] for row in report.rows] == [2, 1, 0, 0, 0]
+    middle, _, last = ShardDataset(tmp_path / "csv")
+    assert middle.captions == ("middle",) and middle.meta["licence"] == "CC0" and middle.meta["start"] == 1.0
+    levels = torch.cat([middle.video.frames, last.video.frames]).float().mean((1, 2, 3))
+    expected = torch.tensor([10 + 6.0 * k for k in (*range(10, 15), *range(25, 30))])
+    assert (levels - expected).abs().max() < 3
+    assert abs(click_error(middle.audio, 0.3)) <= 0.001
+    rows = [{"file": "films/a.mp4", "text": "all"}, {"file": "films/a.mp4", "captions": ["one", "two"], "end": 0.5}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    prepare(tmp_path / "list.jsonl", tmp_path / "jsonl", SMALL, workers=0)
+    dataset = ShardDataset(tmp_path / "jsonl")
+    assert [dataset.captions(i) for i in range(len(dataset))] == [("all",)] * 6 + [("one", "two")]
+    (tmp_path / "bad.csv").write_text("name,caption\na,b\n")
+    with pytest.raises(UserError, match="column 'path' or 'file'"):
+        prepare(tmp_path / "bad.csv", tmp_path / "bad", SMALL, workers=0)
+
+
+def test_tars_and_our_own_shards(prepared, tmp_path, zoo):
+    target, _ = prepared
+    report = prepare(target, tmp_path / "again", SMALL, workers=0)
+    assert not report.skipped
+    one, two = ShardDataset(target), ShardDataset(tmp_path / "again")
+    assert len(one) == len(two) and [s.captions for s in one] == [s.captions for s in two]
+    with tarfile.open(tmp_path / "foreign.tar", "w") as tar:
+        tar.add(zoo / "good.mp4", "x.mp4")
+        tar.add(zoo / "tiny.png", "x.png")
+    several = prepare(tmp_path / "foreign.tar", tmp_path / "foreign", SMALL, workers=0)
+    assert any(note.startswith("several media") for note in several.rows[0]["notes"])
+
+
+def test_modalities(zoo, tmp_path):
+    options = PrepareOptions(frames=5, fps=10, height=32, width=32, modalities=("audio",))
+    report = prepare(zoo, tmp_path / "sounds", options, workers=0)
+    rows = {row["source"]: row for row in report.rows}
+    assert rows["mute.mp4"]["clips"] == rows["tiny.png"]["clips"] == 0
+    assert "not wanted: it is an image" in rows["tiny.png"]["notes"]
+    assert rows["good.mp4"]["clips"] == 2  # 1.2 s: the last 0.2 s are less than half a clip
+    dataset = ShardDataset(tmp_path / "sounds")
+    assert all(s.video is None and s.audio is not None for s in dataset) and dataset.info["video"] is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([16, 48]), st.sampled_from([16, 64]), st.booleans())
+def test_fitting(height, width, want_height, want_width, letterbox):
+    """Any picture gets the wanted size; its whole is there with a letterbox, and no black without."""
+    options = PrepareOptions(height=want_height, width=want_width, letterbox=letterbox)
+    new_height, new_width = options.scale(height, width)
+    scaled = np.full((new_height, new_width, 3), 7, np.uint8)
+    out = fit(scaled, options)
+    assert out.shape == (want_height, want_width, 3)
+    if letterbox:
+        assert new_height <= want_height and new_width <= want_width and (out == 7).sum() == scaled.size
+    else:
+        assert (out == 7).all()
+
+
+def test_letterbox(tmp_path):
+    write_image(tmp_path / "in/wide.png", Image(torch.full((32, 64, 3), 255, dtype=torch.uint8)))
+    options = PrepareOptions(height=32, width=32, letterbox=True)
+    prepare(tmp_path / "in", tmp_path / "out", options, workers=0)
+    pixels = ShardDataset(tmp_path / "out")[0].image.pixels
+    assert pixels[8:24].eq(255).all() and pixels[:8].eq(0).all() and pixels[24:].eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frames": 32}, "29 and 33"),
+        ({"frames": 0}, "1 and 5"),
+        ({"height": 60}, "multiple of 16"),
+        ({"rate": 20_000}, "AAC"),
+        ({"channels": 6}, "1 or 2"),
+        ({"fps": 0}, "fps"),
+        ({"seconds": 0}, "seconds"),
+        ({"modalities": ("smell",)}, "smell"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(UserError, match=message):
+        PrepareOptions(**options)
+
+
+def test_refusals(tmp_path, zoo, prepared):
+    with pytest.raises(UserError, match="not an empty folder"):
+        prepare(zoo, prepared[0], SMALL)
+    with pytest.raises(UserError, match="there is no"):
+        prepare(tmp_path / "nowhere", tmp_path / "out", SMALL)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="is empty"):
+        prepare(tmp_path / "empty", tmp_path / "out", SMALL)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/a.mp4").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"none of the 1 files(.|\n)*a.mp4"):
+        prepare(tmp_path / "bad", tmp_path / "out", SMALL, workers=0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad", "empty"]
+
+
+def test_words_of():
+    assert words_of("flipping_a_pancake-2") == "flipping a pancake"
+    assert words_of("BigDog03") == "Big Dog" and words_of("0001") == "" and words_of("größe") == "größe"
+
+
+def test_a_process_that_dies_costs_one_item():
+    """``eval`` in other processes: some of them end their process, in one and the same place."""
+    die = "__import__('os')._exit(3)"
+    items = ["1 + 1", die, *["2 + 2"] * 20, die, die, "3 + 3"]
+    assert list(ordered_map(eval, items, 2)) == [2, Crash(), *[4] * 20, Crash(), Crash(), 6]
+    with pytest.raises(ZeroDivisionError):
+        list(ordered_map(eval, ["1 / 0"], 1))
+
+
+def test_command(tmp_path, zoo, capsys):
+    arguments = ["prepare", str(zoo), str(tmp_path / "d"), "--workers", "0", "--seconds", "0.5", "--fps", "10"]
+    assert main.main([*arguments, "--size", "32"]) == 0
+    out = capsys.readouterr().out
+    assert "14 files: 9 kept, 5 skipped" in out and "broken.mp4" in out
+    page = (tmp_path / "d/report.html").read_text()
+    assert all(name in page for name in TREATMENTS)
+    assert main.main([*arguments, "--size", "32"]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert main.main([*arguments[:2], str(tmp_path / "e"), "--frames", "32"]) == 2
+
+
+def test_real_clips(shared, tmp_path):
+    report = prepare(shared("clips"), tmp_path / "d", PrepareOptions(), workers=0)
+    clips = {row["source"]: row["clips"] for row in report.rows}
+    assert clips == {
+        "corrupted.mp4": 0,
+        "dog.wav": 1,
+        "flipping_a_pancake.mkv": 5,  # 10.33 s of 2.0625 s each
+        "rotated_90_no_audio.mov": 0,  # three frames
+        "talk_1.mp4": 2,
+        "talk_2.mp4": 2,
+    }
+    sample = next(s for s in ShardDataset(tmp_path / "d") if s.meta["source"] == "flipping_a_pancake.mkv")
+    assert sample.captions == ("flipping a pancake",)
+    # The same frame by Pillow from decord's: centre crop, 64 x 64.
+    import decord
+
+    frame = decord.VideoReader(str(shared("clips/flipping_a_pancake.mkv")))[30].asnumpy()  # 1 s = clip frame 16
+    height, width = frame.shape[:2]
+    left = (width - height) // 2
+    square = PillowImage.fromarray(frame[:, left : left + height]).resize((64, 64), PillowImage.Resampling.BICUBIC)
+    assert np.abs(np.array(square).astype(float) - sample.video.frames[16].numpy()).mean() < 4

@@ -1,0 +1,176 @@
+"""The pipeline: what it makes, that conditions are kept, that it survives saving, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from selfflow_mm.cli.main import main
+from selfflow_mm.conditions import Conditions, Part
+from selfflow_mm.data.reading import read_media
+from selfflow_mm.errors import UserError
+from selfflow_mm.flow.guidance import guide
+from selfflow_mm.generation.pipeline import Geometry, Pipeline
+from selfflow_mm.generation.sampling import SamplingConfig
+from selfflow_mm.models import JointConfig, JointTransformer
+from selfflow_tokenizers import load_tokenizer
+from selfflow_tokenizers.media import Audio, Image, Video
+
+
+@pytest.fixture(scope="module")
+def pipeline(small_tokenizers) -> Pipeline:
+    video, audio = load_tokenizer(small_tokenizers["video"]), load_tokenizer(small_tokenizers["audio"])
+    tokenizers = {"image": video, "video": video, "audio": audio}
+    torch.manual_seed(0)
+    config = JointConfig(
+        width=32, heads=2, double_blocks=1, single_blocks=1, mlp_ratio=2, rope_axes=(8, 4, 2, 2),
+        modalities={m: t.spec.channels for m, t in tokenizers.items()}, text_channels=192,
+    )  # fmt: skip
+    model = JointTransformer(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return Pipeline(model, tokenizers, Geometry(9, 32, 32, 16.0, 9000), SamplingConfig(steps=3))
+
+
+def test_text_to_video_with_sound_has_picture_and_sound_of_equal_length(pipeline, tmp_path):
+    [a, b] = pipeline(["a red ball", "a blue cube"], seed=3)
+    assert a.video.frames.shape == (9, 32, 32, 3) and a.audio.waveform.shape == (2, 9000)
+    assert a.video.seconds == pytest.approx(a.audio.seconds)
+    assert not torch.equal(a.video.frames, b.video.frames)
+    clip = read_media(a.save(tmp_path / "a.mp4"))
+    assert clip.video.frames.shape[0] == 9
+    assert clip.audio.seconds == pytest.approx(clip.video.seconds, abs=1e-3)
+
+
+def test_the_same_seed_gives_the_same_result_and_another_another(pipeline):
+    [a], [b], [c] = (pipeline(["x"], "t2v", seed=s) for s in (1, 1, 2))
+    assert torch.equal(a.video.frames, b.video.frames) and not torch.equal(a.video.frames, c.video.frames)
+
+
+def test_each_task_makes_its_modalities(pipeline, tmp_path):
+    [sound] = pipeline(["x"], "t2a")
+    [image] = pipeline(["x"], "t2i")
+    assert sound.video is None and sound.endings == (".wav",)
+    assert image.image.pixels.shape == (32, 32, 3)
+    assert read_media(sound.save(tmp_path / "s.wav")).audio.waveform.shape == (2, 9000)
+    assert torch.equal(read_media(image.save(tmp_path / "i.png")).image.pixels, image.image.pixels)
+    with pytest.raises(UserError, match="written as .wav"):
+        sound.save(tmp_path / "s.mp4")
+
+
+def test_a_given_video_is_returned_as_it_was_and_the_sound_depends_on_it(pipeline):
+    videos = [Video(torch.full((9, 32, 32, 3), level, dtype=torch.uint8), 16.0) for level in (20, 220)]
+    results = [pipeline(["x"], "v2a", given={"video": v})[0] for v in videos]
+    for video, result in zip(videos, results, strict=True):
+        assert torch.equal(result.video.frames, video.frames)
+    assert not torch.equal(results[0].audio.waveform, results[1].audio.waveform)
+
+
+def test_a_given_first_frame_keeps_its_tokens(pipeline):
+    picture = Image(torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8))
+    [result] = pipeline(["x"], "i2v", given={"video": picture})
+    tokenizer = pipeline.tokenizers["video"]
+    through = tokenizer.decode_images(tokenizer.encode([picture]))[0].pixels
+    # A causal decoder's first frame depends on the first latent frame alone.
+    assert (result.video.frames[0].int() - through.int()).abs().max() <= 1
+
+
+def test_guidance_is_the_formula_on_the_velocity(pipeline):
+    """One Euler step from noise: x1 - v, with v guided between the caption's and the empty caption's."""
+    one = SamplingConfig(steps=1)
+    ends = []
+    for prompt, scale in (("x", 1.0), ("", 1.0), ("x", 3.0)):
+        conditions, captured = Conditions.named("t2a"), {}
+        solve = pipeline._solve
+
+        def spy(*args, keep=captured, solve=solve):
+            keep["x"] = solve(*args)["audio"]
+            keep["noise"] = args[2]["audio"].values
+            return {"audio": keep["x"]}
+
+        pipeline._solve = spy
+        try:
+            pipeline([prompt], conditions, sampling=replace(one, default_guidance=scale))
+        finally:
+            del pipeline._solve
+        ends.append(captured["noise"] - captured["x"])
+    conditional, unconditional, guided = ends
+    assert torch.allclose(guided, guide(conditional, unconditional, 3.0), atol=1e-5)
+    assert not torch.allclose(conditional, unconditional, atol=1e-3)
+
+
+def test_running_ahead_changes_sound_and_not_the_ends(pipeline):
+    ahead = SamplingConfig(steps=4, spans={"video": (0.0, 0.5), "audio": (0.5, 1.0)})
+    [together], [staged] = pipeline(["x"], sampling=SamplingConfig(steps=4)), pipeline(["x"], sampling=ahead)
+    assert not torch.equal(together.audio.waveform, staged.audio.waveform)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_saving_and_loading_give_the_same_clips(pipeline, tmp_path, half):
+    pipeline.save_pretrained(tmp_path / "p", half=half)
+    again = Pipeline.from_pretrained(tmp_path / "p")
+    a, b = pipeline(["x"])[0], again(["x"])[0]
+    assert (a.video.frames.int() - b.video.frames.int()).abs().max() <= (8 if half else 0)
+    assert torch.allclose(a.audio.waveform, b.audio.waveform, atol=0.02 if half else 0)
+    assert again.geometry == pipeline.geometry and again.sampling == pipeline.sampling
+
+
+def test_longer_clips_than_trained_on(pipeline):
+    [result] = pipeline(["x"], frames=17)
+    assert result.video.frames.shape[0] == 17 and result.audio.waveform.shape[1] == 17000
+
+
+def test_requests_that_cannot_be_met_are_refused_in_a_sentence(pipeline, tmp_path):
+    sound = Audio(torch.zeros(2, 32000), 16000)
+    with pytest.raises(UserError, match="1 \\+ 4k frames.*nearest is 9"):
+        pipeline(["x"], frames=10)
+    with pytest.raises(UserError, match="needs video to be given"):
+        pipeline(["x"], "v2a")
+    with pytest.raises(UserError, match="the given audio has 50 tokens"):
+        pipeline(["x"], "a2v", given={"audio": sound})
+    with pytest.raises(UserError, match="no prompt"):
+        pipeline([])
+    with pytest.raises(UserError, match="this model has no action"):
+        pipeline(["x"], Conditions(("action",)))
+    with pytest.raises(UserError, match="shorter than the part"):
+        picture = Image(torch.zeros(32, 32, 3, dtype=torch.uint8))
+        pipeline(["x"], Conditions(("video",), {"video": Part("prefix", seconds=0.3)}), given={"video": picture})
+
+
+def test_a_folder_that_is_not_a_model_is_refused(pipeline, tmp_path):
+    with pytest.raises(UserError, match="holds no model"):
+        Pipeline.from_pretrained(tmp_path)
+    pipeline.save_pretrained(tmp_path / "p")
+    config = tmp_path / "p/config.json"
+    about = json.loads(config.read_text())
+    config.write_text(json.dumps(about | {"version": 99}))
+    with pytest.raises(UserError, match="version 99"):
+        Pipeline.from_pretrained(tmp_path / "p")
+    config.write_text(json.dumps(about | {"model": about["model"] | {"single_blocks": 2}}))
+    with pytest.raises(UserError, match="does not fit its config: missing"):
+        Pipeline.from_pretrained(tmp_path / "p")
+
+
+def test_generate_command(pipeline, tmp_path, capsys):
+    pipeline.save_pretrained(tmp_path / "p")
+    model = ["--model", str(tmp_path / "p")]
+    assert main(["generate", "a ball", "--out", str(tmp_path / "a.mp4"), *model]) == 0
+    assert main(["generate", "a ball", "--out", str(tmp_path / "b.wav"), *model, "--count", "2"]) == 0
+    assert main(["generate", "a ball", "--out", str(tmp_path / "c.mp4"), *model, "--video", str(tmp_path / "a.mp4")]) == 0
+    assert {p.name for p in Path(tmp_path).glob("*.*")} == {"a.mp4", "b-0.wav", "b-1.wav", "c.mp4"}
+    capsys.readouterr()
+    for arguments, sentence in (
+        (["--out", str(tmp_path / "a.gif")], "written as .mp4 or .wav"),
+        (["--out", str(tmp_path / "no/a.mp4")], "there is no folder"),
+        (["--out", str(tmp_path / "d.mp4"), "--frames", "10"], "nearest is 9"),
+        (["--out", str(tmp_path / "d.mp4"), "--task", "x"], "unknown task"),
+        (["--out", str(tmp_path / "d.mp4"), "--model", "nothing"], "no weights folder"),
+        (["--out", str(tmp_path / "d.mp4"), "--audio", str(tmp_path / "a.mp4"), "--task", "t2v"], "is given no audio"),
+    ):
+        assert main(["generate", "a ball", *arguments, *([] if "--model" in arguments else model)]) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "d.mp4").exists()

@@ -1,0 +1,191 @@
+"""Checkpoints: exact round trips, and nothing half-written is ever picked up, wherever the writer was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from selfflow_mm.errors import UserError
+from selfflow_mm.training.checkpoint import (
+    latest_checkpoint,
+    load_checkpoint,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    save_checkpoint,
+)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code under test may catch it."""
+
+
+def _tensors(value: float = 1.0) -> dict[str, dict[str, torch.Tensor]]:
+    return {"model": {"weight": torch.full((2, 3), value)}, "ema": {"weight": torch.full((2, 3), -value)}}
+
+
+_DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
+
+
+@given(st.sampled_from(_DTYPES), st.lists(st.integers(0, 4), max_size=4), st.integers(0, 10**7))
+def test_tensors_come_back_bit_for_bit(tmp_path_factory: pytest.TempPathFactory, dtype, shape, step: int) -> None:
+    values = (torch.randn(shape) * 100).to(dtype)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    path = save_checkpoint(folder, step, {"model": {"a.b": values}, "nothing": {}}, {"lists": [1, None, "x"]})
+    found_step, tensors, state = load_checkpoint(path)
+    assert found_step == step and state == {"lists": [1, None, "x"]}
+    assert tensors["nothing"] == {}
+    loaded = tensors["model"]["a.b"]
+    assert loaded.dtype == dtype and loaded.shape == values.shape and torch.equal(loaded, values)
+
+
+def test_views_and_tied_weights_are_stored(tmp_path: Path) -> None:
+    base = torch.arange(12.0).reshape(3, 4)
+    group = {"tied": base, "again": base, "row": base[1], "turned": base.T}
+    _, tensors, _ = load_checkpoint(save_checkpoint(tmp_path, 1, {"model": group}, {}))
+    assert all(torch.equal(tensors["model"][name], tensor) for name, tensor in group.items())
+
+
+def test_the_newest_is_found_by_number_and_older_ones_go(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None and latest_checkpoint(tmp_path / "missing") is None
+    for step in (5, 50, 999_999, 1_000_000):
+        save_checkpoint(tmp_path, step, _tensors(), {})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-1000000", "step-999999"]
+    assert latest_checkpoint(tmp_path) == tmp_path / "step-1000000"
+    save_checkpoint(tmp_path, 1_000_001, _tensors(), {}, keep=0)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_pruning_spares_later_steps(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 30, _tensors(), {})
+    for step in (10, 11, 12):  # a run that went back to step 10
+        save_checkpoint(tmp_path, step, _tensors(), {}, keep=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-000012", "step-000030"]
+
+
+@pytest.mark.parametrize("resaves", [False, True])
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resaves: bool
+) -> None:
+    """Cut the save before every single rename, flush and removal in turn; the next save must clean up and succeed."""
+    new_step = 1 if resaves else 2
+    moment, completed = 0, False
+    while not completed:
+        folder = tmp_path / str(moment)
+        save_checkpoint(folder, 1, _tensors(1.0), {}, keep=1)
+        left = moment
+
+        def cut(call):
+            def wrapped(*args, **kwargs):
+                nonlocal left
+                if left == 0:
+                    raise Killed
+                left -= 1
+                return call(*args, **kwargs)
+
+            return wrapped
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", cut(os.rename))
+            patch.setattr(os, "fsync", cut(os.fsync))
+            patch.setattr(shutil, "rmtree", cut(shutil.rmtree))
+            try:
+                save_checkpoint(folder, new_step, _tensors(2.0), {}, keep=1)
+                completed = True
+            except Killed:
+                pass
+        newest = latest_checkpoint(folder)
+        assert newest is not None, f"killed at moment {moment}: no checkpoint is left"
+        step, tensors, _ = load_checkpoint(newest)
+        value = tensors["model"]["weight"][0, 0].item()
+        assert (step, value) in {(1, 1.0), (new_step, 2.0)}
+        assert torch.equal(tensors["ema"]["weight"], torch.full((2, 3), -value))
+        save_checkpoint(folder, 3, _tensors(3.0), {}, keep=1)
+        assert [p.name for p in folder.iterdir()] == ["step-000003"]
+        moment += 1
+    assert moment > 6  # the save was really cut in many places
+
+
+def test_an_incomplete_copy_is_passed_over_with_a_warning(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, _tensors(), {})
+    weights = tmp_path / "step-000002" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="step-000002 is passed over: model.safetensors has"):
+        assert latest_checkpoint(tmp_path) == tmp_path / "step-000001"
+    with pytest.raises(UserError, match="the checkpoint is broken: model.safetensors has .* use an earlier one"):
+        load_checkpoint(tmp_path / "step-000002")
+    (tmp_path / "step-000002" / "state.json").unlink()
+    with pytest.warns(UserWarning, match="it has no state.json"):
+        assert latest_checkpoint(tmp_path) == tmp_path / "step-000001"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"version": 99}, "version 99 cannot be read; this release reads 1"),
+        ({"format": "x"}, "is not a checkpoint of ours"),
+    ],
+)
+def test_an_unknown_format_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    path = save_checkpoint(tmp_path, 1, _tensors(), {})
+    state = path / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        load_checkpoint(path)
+
+
+def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a checkpoint: it has no state.json"):
+        load_checkpoint(tmp_path)
+
+
+def _model() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Linear(5, 2))
+
+
+def _train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    for step in steps:
+        optimizer.zero_grad()
+        data = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
+        model(data).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"fused": True}, {"foreach": True}])
+def test_a_resumed_optimiser_takes_the_same_steps(tmp_path: Path, options: dict) -> None:
+    whole = _model()
+    optimizer = torch.optim.AdamW(whole.parameters(), lr=0.01, **options)
+    _train(whole, optimizer, range(3))
+    path = save_checkpoint(
+        tmp_path, 3, {"model": whole.state_dict(), "optimizer": optimizer_tensors(optimizer, whole)}, {}
+    )
+    _train(whole, optimizer, range(3, 6))
+
+    resumed = _model()
+    again = torch.optim.AdamW(resumed.parameters(), lr=0.01, **options)
+    _train(resumed, again, range(1))  # state of its own, which loading must replace
+    _, tensors, _ = load_checkpoint(path)
+    resumed.load_state_dict(tensors["model"])
+    load_optimizer_tensors(again, resumed, tensors["optimizer"])
+    _train(resumed, again, range(3, 6))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_optimiser_state_of_another_model_is_refused() -> None:
+    model = _model()
+    optimizer = torch.optim.AdamW(model.parameters())
+    _train(model, optimizer, range(1))
+    tensors = optimizer_tensors(optimizer, model)
+    with pytest.raises(UserError, match="trains no parameter '9.weight'"):
+        load_optimizer_tensors(optimizer, model, {"9.weight.exp_avg": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"'0.weight.exp_avg' has shape \(1, 1\), the parameter \(5, 3\)"):
+        load_optimizer_tensors(optimizer, model, tensors | {"0.weight.exp_avg": torch.zeros(1, 1)})
