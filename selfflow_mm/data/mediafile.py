@@ -15,14 +15,12 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 import torch
-from av.audio.resampler import AudioResampler
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
-from av.video.stream import VideoStream
 
 from selfflow_mm.data.orientation import display_matrix, orient
 from selfflow_mm.data.resampling import resample
+from selfflow_mm.data.streams import is_cover, planar, stated_seconds
 from selfflow_mm.errors import UserError
 from selfflow_tokenizers.media import Audio
 
@@ -150,13 +148,12 @@ class MediaFile:
             rate: resample to so many samples per second; None keeps the stored rate.
         """
         origin = self._first_frame()
-        converter: AudioResampler | None = None
         blocks: list[np.ndarray] = []
         stored, written, start = 0, 0, None
         for frame in self._decode("audio"):
-            if converter is None:
-                stored = frame.sample_rate
-                converter = AudioResampler("fltp", frame.layout, stored)
+            stored = stored or frame.sample_rate
+            if frame.sample_rate != stored:
+                raise UserError(f"{self.name}: its sound changes the sample rate midway; split it there")
             stamp = frame.pts * self._tick if frame.pts is not None else None
             if start is None:
                 start = stamp if stamp is not None else (origin or 0.0)
@@ -164,9 +161,8 @@ class MediaFile:
                 self.notes.add("gap in the sound: filled with silence")
                 blocks.append(np.zeros((blocks[-1].shape[0], gap), np.float32))
                 written += gap
-            for block in converter.resample(frame) if frame.format.name != "fltp" else (frame,):
-                blocks.append(block.to_ndarray())
-                written += blocks[-1].shape[1]
+            blocks.append(planar(frame))
+            written += blocks[-1].shape[1]
         if not blocks or start is None:
             self.notes.add("no sound: the sound stream holds no samples")
             return None
@@ -199,7 +195,7 @@ class MediaFile:
     def _open(self) -> None:
         self._container = _open(self._source, self.name)
         self._fresh = True
-        self._video = next((s for s in self._container.streams.video if not _is_cover(s)), None)
+        self._video = next((s for s in self._container.streams.video if not is_cover(s)), None)
         self._audio = next(iter(self._container.streams.audio), None)
         if self._video is not None:
             context = self._video.codec_context
@@ -239,7 +235,7 @@ class MediaFile:
                     yield frame
         except (av.error.FFmpegError, EOFError) as error:
             trouble = getattr(error, "strerror", None) or str(error)
-        stated = _stated_seconds(stream)
+        stated = stated_seconds(stream)
         block = 0.2  # seconds a last frame or block may last
         if begin is None and trouble:
             raise UserError(f"{self.name} is damaged: its {stream.type} cannot be decoded ({trouble})")
@@ -291,21 +287,3 @@ def _open(source: Source, name: str) -> InputContainer:
     except (av.error.FFmpegError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{name} is not a media file that can be read, or is damaged ({reason})") from error
-
-
-def _is_cover(stream: VideoStream) -> bool:
-    """Whether a video stream is only an album's cover. (Asking for a disposition is slow, so the codec goes first.)"""
-    return stream.codec_context.name in ("mjpeg", "png", "bmp", "webp") and bool(
-        stream.disposition & Disposition.attached_pic
-    )
-
-
-def _stated_seconds(stream: Any) -> float | None:
-    """How long the header says a stream is: its duration, or Matroska's DURATION tag; None when it does not say."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    parts = stream.metadata.get("DURATION", "").split(":")
-    try:
-        return float(parts[0]) * 3600 + float(parts[1]) * 60 + float(parts[2]) if len(parts) == 3 else None
-    except ValueError:
-        return None

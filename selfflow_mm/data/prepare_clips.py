@@ -100,7 +100,10 @@ def _sound_of(audio: Audio | None, item: Item, options: PrepareOptions) -> Audio
     stretch = audio.waveform[:, first:last]
     if not stretch.shape[1]:
         return None
-    return resample(mix_channels(Audio(stretch, audio.rate), options.channels), options.rate)
+    sound = Audio(stretch, audio.rate)
+    if stretch.shape[0] > options.channels:  # fewer channels first: less to resample
+        return resample(mix_channels(sound, options.channels), options.rate)
+    return mix_channels(resample(sound, options.rate), options.channels)
 
 
 def _video(

@@ -61,12 +61,16 @@ class AudioTask:
         fit_linear_audio(model, torch.stack([F.pad(w, (0, longest - w.shape[1])) for w in chosen]))
 
     def batch(self, random: Randomness, step: int, ids: Tensor) -> Tensor:
-        """float32 ``(B, channels, samples)``: each sound cut at its own random place."""
+        """float32 ``(B, channels, samples)``: each sound cut at the louder of two random places, as much is silence."""
         length = self.part.latents * self.step_samples
         waves = [self.clips.train[i] for i in ids.tolist()]
-        starts = cut_places(random, step, ids, torch.tensor([max(0, w.shape[1] - length) for w in waves]))
-        cut = [w[:, s : s + length] for w, s in zip(waves, starts, strict=True)]
-        return torch.stack([F.pad(w, (0, length - w.shape[1])) for w in cut])
+        room = torch.tensor([max(0, w.shape[1] - length) for w in waves])
+        places = (cut_places(random, name, step, ids, room) for name in ("cut", "other cut"))
+        cuts = []
+        for wave, *starts in zip(waves, *places, strict=True):
+            a, b = (wave[:, s : s + length] for s in starts)
+            cuts.append(a if a.square().sum() >= b.square().sum() else b)
+        return torch.stack([F.pad(w, (0, length - w.shape[1])) for w in cuts])
 
     def loss(self, model: nn.Module, batch: Tensor, noise: Tensor, bfloat16: bool) -> dict[str, Tensor]:
         assert isinstance(model, AudioAutoencoder)
@@ -83,8 +87,14 @@ class AudioTask:
         assert isinstance(model, AudioAutoencoder)
         mean, deviation = statistics or (None, None)
         c = self.config
-        shifts = {"train_shift": c.train_shift, "sample_shift": c.sample_shift}
-        return AudioTokenizer(model, name=c.name, mean=mean, deviation=deviation, **shifts)
+        return AudioTokenizer(
+            model,
+            name=c.name,
+            mean=mean,
+            deviation=deviation,
+            train_shift=c.train_shift,
+            sample_shift=c.sample_shift,
+        )
 
     def measure(self, model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each latent channel over whole training sounds."""

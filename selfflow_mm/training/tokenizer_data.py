@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,13 +35,13 @@ class Clips:
 def load_frames(data: ShardDataset, most: int, held_out: int, multiple: int) -> Clips:
     """uint8 frames ``(T, H, W, 3)`` of videos (or stills, T = 1), all of one size that is a ``multiple`` of pixels."""
 
-    def frames(sample: Sample) -> tuple[Tensor, float]:
+    def frames(sample: Sample) -> tuple[Tensor, float] | None:
         if sample.video is not None:
             clip = sample.video.frames
             return clip[: len(clip) - (len(clip) - 1) % 4], sample.video.fps
         if sample.image is not None:
             return sample.image.pixels[None], 1.0
-        raise UserError(f"sample '{sample.key}' of {data.source} has neither frames nor a picture")
+        return None
 
     clips = _load(data, most, held_out, frames)
     sizes = {tuple(c.shape[1:3]) for c in (*clips.train, *clips.held_out)}
@@ -51,8 +50,8 @@ def load_frames(data: ShardDataset, most: int, held_out: int, multiple: int) -> 
     height, width = sizes.pop()
     if height % multiple or width % multiple:
         raise UserError(
-            f"{data.source}: pictures of {height} x {width} pixels do not divide into tokens of {multiple} x {multiple}; "
-            f"run `selfflow-mm prepare` to resize them"
+            f"{data.source}: pictures of {height} x {width} pixels do not divide into tokens of {multiple} x "
+            f"{multiple}; run `selfflow-mm prepare` to resize them"
         )
     return clips
 
@@ -60,9 +59,9 @@ def load_frames(data: ShardDataset, most: int, held_out: int, multiple: int) -> 
 def load_waveforms(data: ShardDataset, most: int, held_out: int, rate: int, channels: int) -> Clips:
     """float32 waveforms ``(channels, samples)``, resampled and mixed to ``rate`` and ``channels`` where they differ."""
 
-    def waveform(sample: Sample) -> tuple[Tensor, float]:
+    def waveform(sample: Sample) -> tuple[Tensor, float] | None:
         if sample.audio is None:
-            raise UserError(f"sample '{sample.key}' of {data.source} has no sound")
+            return None
         wave = mix_channels(resample(sample.audio, rate), channels).waveform
         if not bool(torch.isfinite(wave).all()):
             raise UserError(f"sample '{sample.key}' of {data.source} has NaN or infinite samples")
@@ -71,25 +70,30 @@ def load_waveforms(data: ShardDataset, most: int, held_out: int, rate: int, chan
     return _load(data, most, held_out, waveform)
 
 
-def _load(data: ShardDataset, most: int, held_out: int, decode: Callable[[Sample], tuple[Tensor, Any]]) -> Clips:
+def _load(
+    data: ShardDataset, most: int, held_out: int, decode: Callable[[Sample], tuple[Tensor, float] | None]
+) -> Clips:
+    """Decode evenly spread samples; those for which ``decode`` gives None are left out, and said to be."""
     count = min(most, len(data))
-    held_out = min(held_out, count // 4)
-    if count < 4:
-        raise UserError(f"{data.source} has {count} samples; training a tokenizer needs at least 4")
-    chosen = [i * len(data) // count for i in range(count)]
-    apart = {i * count // held_out + count // (2 * held_out) for i in range(held_out)}
-    train, test, captions, fps = [], [], [], 1.0
-    for place, index in enumerate(tqdm(chosen, desc="decoding", unit="clip")):
-        sample = data[index]
-        tensor, rate = decode(sample)
-        if place == 0:
-            fps = rate
-        if place in apart:
-            test.append(tensor)
-            captions.append(sample.captions[0] if sample.captions else sample.key)
+    decoded: list[tuple[Tensor, float, str]] = []
+    missing: list[str] = []
+    for place in tqdm(range(count), desc="decoding", unit="clip"):
+        sample = data[place * len(data) // count]
+        found = decode(sample)
+        if found is None:
+            missing.append(sample.key)
         else:
-            train.append(tensor)
-    return Clips(train, test, fps, captions)
+            decoded.append((*found, sample.captions[0] if sample.captions else sample.key))
+    if missing:
+        tqdm.write(f"left out {len(missing)} of {count} samples without the medium to train on, such as '{missing[0]}'")
+    count = len(decoded)
+    if count < 2:
+        raise UserError(f"{data.source} has {count} usable samples; training a tokenizer needs at least 2")
+    held_out = max(1, min(held_out, count // 4))
+    apart = {i * count // held_out + count // (2 * held_out) for i in range(held_out)}
+    test = [item for i, item in enumerate(decoded) if i in apart]
+    train = [item[0] for i, item in enumerate(decoded) if i not in apart]
+    return Clips(train, [item[0] for item in test], decoded[0][1], [item[2] for item in test])
 
 
 def draw(random: Randomness, step: int, batch: int, clips: int) -> Tensor:
@@ -99,9 +103,9 @@ def draw(random: Randomness, step: int, batch: int, clips: int) -> Tensor:
     return torch.stack([orders[p // clips][p % clips] for p in places])
 
 
-def cut_places(random: Randomness, step: int, ids: Tensor, room: Tensor) -> list[int]:
+def cut_places(random: Randomness, purpose: str, step: int, ids: Tensor, room: Tensor) -> list[int]:
     """For each clip a start in 0 .. ``room`` (inclusive)."""
-    u = random.uniform("cut", step, ids)[:, 0].double()
+    u = random.uniform(purpose, step, ids)[:, 0].double()
     return [min(int(a * (r + 1)), r) for a, r in zip(u.tolist(), room.tolist(), strict=True)]
 
 

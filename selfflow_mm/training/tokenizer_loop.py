@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,8 @@ class State:
             self.model.load_state_dict(tensors["model"])
             self.average.load_state_dict(tensors["ema"])
         except (RuntimeError, KeyError) as error:
-            raise UserError(f"{path} is of a tokenizer of another shape: {str(error).splitlines()[-1].strip()}") from None
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"{path} is of a tokenizer of another shape: {reason}") from None
         load_optimizer_tensors(self.optimizer, self.model, tensors["optimizer"])
 
 
@@ -111,7 +113,7 @@ def _optimizer(model: nn.Module, config: TokenizerTrainConfig) -> torch.optim.Ad
     """AdamW; gains and offsets are not decayed."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     free = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
     o = config.optimizer
     return torch.optim.AdamW(groups, o.lr, o.betas, weight_decay=o.weight_decay)
 

@@ -35,15 +35,17 @@ class AudioLossConfig:
     """Weights of the terms of :func:`audio_loss`.
 
     Attributes:
-        wave: absolute and squared error of samples, relative to the loudness of the sound.
+        l1: mean absolute error of samples, relative to the mean loudness of the batch.
+        l2: mean squared error of samples, relative to the power of each sound.
         complex: error of the spectrum with its phase.
         magnitude: error of the spectrum without its phase.
         log: error of the spectrum's logarithm, which hears quiet parts.
-        windows: lengths of the short-time Fourier transforms in samples; hops are a quarter.
+        windows: lengths of the short-time Fourier transforms in samples; hops are a half.
     """
 
-    wave: float = 3.0
-    complex: float = 2.0
+    l1: float = 0.5
+    l2: float = 3.0
+    complex: float = 1.0
     magnitude: float = 0.3
     log: float = 0.05
     windows: tuple[int, ...] = (64, 256, 1024)
@@ -91,7 +93,7 @@ def audio_loss(output: Tensor, target: Tensor, config: AudioLossConfig) -> dict[
     error = output - target
     loud = target.abs().mean().clamp_min(3e-3)
     size = target.square().mean(dim=(1, 2), keepdim=True).sqrt() + 1e-2
-    terms = {"wave": config.wave * (error.abs().mean() / loud + (error / size).square().mean())}
+    terms = {"l1": config.l1 * error.abs().mean() / loud, "l2": config.l2 * (error / size).square().mean()}
     sums = {"complex": error.new_zeros(()), "magnitude": error.new_zeros(()), "log": error.new_zeros(())}
     for window in config.windows:
         a, b = _spectrum(output, window), _spectrum(target, window)
@@ -108,9 +110,7 @@ def audio_loss(output: Tensor, target: Tensor, config: AudioLossConfig) -> dict[
 def _spectrum(waves: Tensor, window: int) -> Tensor:
     """``(B, channels, samples)`` -> ``(B, channels (+ 1), bins, frames, 2)``, the last of channels their sum."""
     shape = torch.hann_window(window, device=waves.device)
-    spectrum = torch.stft(
-        waves.flatten(0, 1), window, window // 4, window=shape, normalized=True, return_complex=True
-    )
+    spectrum = torch.stft(waves.flatten(0, 1), window, window // 2, window=shape, normalized=True, return_complex=True)
     spectrum = torch.view_as_real(spectrum).unflatten(0, waves.shape[:2])
     if waves.shape[1] < 2:
         return spectrum

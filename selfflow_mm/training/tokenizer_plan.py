@@ -27,8 +27,8 @@ def describe_tokenizer(config: TokenizerTrainConfig) -> str:
         f"Parameters: {total:,}, of them",
         *(f"  {name:14} {count:>12,}" for name, count in parts.items()),
         f"Device: {device}, matrix products in {str(dtype).removeprefix('torch.')}",
-        f"Memory estimate: {_mib(total * 4 * 5)} for weights, gradients, AdamW and the average, {_mib(activations)} for "
-        f"activations of {config.run.batch} clips, {_mib(data)} for decoded data",
+        f"Memory estimate: {_mib(total * 4 * 5)} for weights, gradients, AdamW and the average, "
+        f"{_mib(activations)} for activations of {config.run.batch} clips, {_mib(data)} for decoded data",
     ]
     return "\n".join(lines)
 

@@ -50,7 +50,9 @@ def write_tokenizer_report(
     _curve(page, lines, "Held out, onsets", ["onset_recall", "false_onsets"])
     page.heading("Latents")
     mean, deviation = statistics
-    rows = [[i, round(m, 3), round(d, 3)] for i, (m, d) in enumerate(zip(mean.tolist(), deviation.tolist(), strict=True))]
+    rows = [
+        [i, round(m, 3), round(d, 3)] for i, (m, d) in enumerate(zip(mean.tolist(), deviation.tolist(), strict=True))
+    ]
     page.table(rows, ["channel", "mean", "deviation"])
     page.heading("Settings")
     page.table([[line] for line in dump_yaml(config).splitlines()], ["config.yaml"])

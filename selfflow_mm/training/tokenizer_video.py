@@ -53,7 +53,7 @@ class VideoTask:
         """uint8 ``(B, T, H, W, 3)``: each clip cut at its own random place."""
         length = self._length(ids.tolist())
         room = torch.tensor([len(self.clips.train[i]) - length for i in ids.tolist()])
-        starts = cut_places(random, step, ids, room)
+        starts = cut_places(random, "cut", step, ids, room)
         chosen = zip(ids.tolist(), starts, strict=True)
         return torch.stack([self.clips.train[i][s : s + length] for i, s in chosen])
 
@@ -75,8 +75,15 @@ class VideoTask:
         assert isinstance(model, VideoAutoencoder)
         mean, deviation = statistics or (None, None)
         c = self.config
-        shifts = {"train_shift": c.train_shift, "sample_shift": c.sample_shift}
-        return VideoTokenizer(model, name=c.name, patch=self.part.patch, mean=mean, deviation=deviation, **shifts)
+        return VideoTokenizer(
+            model,
+            name=c.name,
+            patch=self.part.patch,
+            mean=mean,
+            deviation=deviation,
+            train_shift=c.train_shift,
+            sample_shift=c.sample_shift,
+        )
 
     def measure(self, model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each latent channel over whole training clips."""

@@ -51,9 +51,7 @@ class Audio:
 
     def __post_init__(self) -> None:
         if self.waveform.ndim != 2 or 0 in self.waveform.shape:
-            raise UserError(
-                f"a sound needs a waveform of shape (channels, samples), got {tuple(self.waveform.shape)}"
-            )
+            raise UserError(f"a sound needs a waveform of shape (channels, samples), got {tuple(self.waveform.shape)}")
         if not self.waveform.is_floating_point():
             raise UserError(f"a waveform holds floats in [-1, 1], got {self.waveform.dtype}; divide by its range")
         if not self.rate > 0:

@@ -8,6 +8,7 @@ from fractions import Fraction
 import decord
 import numpy as np
 import pytest
+import scipy.io.wavfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,6 +56,18 @@ def test_sounds(tmp_path, make_file, clicks, click_error, name, codec):
     clip = read_media(path)
     assert clip.video is None and clip.audio.waveform.shape == (1, 48_000)
     assert abs(click_error(clip.audio, 0.4)) <= 0.001
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.float32])
+def test_sample_formats(tmp_path, kind):
+    """Stereo WAV files of every sample type, written by scipy, come back as fractions of full scale."""
+    wave = np.stack([np.linspace(-0.9, 0.9, 3000), np.zeros(3000)], axis=1)
+    scale = 1 if kind is np.float32 else 2.0 ** (8 * np.dtype(kind).itemsize - 1)
+    stored = np.round(wave * scale) if scale > 1 else wave
+    scipy.io.wavfile.write(tmp_path / "a.wav", 8000, (stored + (128 if kind is np.uint8 else 0)).astype(kind))
+    audio = read_media(tmp_path / "a.wav").audio
+    assert audio.waveform.shape == (2, 3000) and audio.waveform.dtype == torch.float32
+    assert np.abs(audio.waveform.numpy() - wave.T).max() <= (0.5 / scale if scale > 1 else 0) + 1e-6
 
 
 def test_variable_frame_rate_takes_the_nearest_time_stamp(tmp_path, make_file):
@@ -212,8 +225,6 @@ def test_real_files(shared):
     with pytest.raises(UserError, match="damaged"):
         read_media(shared("clips/corrupted.mp4"))
     dog = read_media(shared("clips/dog.wav"))
-    import scipy.io.wavfile
-
     rate, pcm = scipy.io.wavfile.read(shared("clips/dog.wav"))
     assert dog.audio.rate == rate and np.allclose(dog.audio.waveform.numpy(), pcm.T / 32768, atol=1e-7)
     with open(shared("clips/dog.wav"), "rb") as file:

@@ -1,0 +1,120 @@
+"""Start an autoencoder at the best linear one: principal components of training data.
+
+New blocks add nothing (their last layer is zero), so a new autoencoder is a chain of linear layers
+around a tanh. Its layers are set to principal components, stage by stage, of what the stage before
+gives: short training starts from there instead of from noise. (For a given number of values per
+block no linear code has a smaller squared error: Eckart and Young 1936.)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .audio_autoencoder import AudioAutoencoder
+from .video_autoencoder import TIME_COMPRESSION, VideoAutoencoder, cut_blocks
+
+#: Deviation of the latents before the tanh: nearly linear for most, bounded for the rest.
+_DEVIATION = 0.5
+
+
+@torch.no_grad()
+def fit_linear_video(model: VideoAutoencoder, frames: Tensor) -> None:
+    """Set the linear path of ``model`` to nested principal components of ``frames`` ``(B, T, H, W, 3)`` in [-1, 1].
+
+    Does nothing beyond what the widths allow: a stage narrower than its input keeps the largest components.
+    """
+    c = model.config
+    enc: Any = model.encoder
+    dec: Any = model.decoder
+    blocks = cut_blocks(frames)
+    block_mean, basis, _ = principal(blocks, c.fine_width)
+    _project(enc["stem"], basis, block_mean)
+    fine = enc["stem"](blocks)
+    cells = rearrange(fine, "b t (h dh) (w dw) c -> b t h w (dh dw c)", dh=2, dw=2)
+    cell_mean, cell_basis, _ = principal(cells, c.width)
+    _project(enc["down"], cell_basis, cell_mean)
+    code_mean, code_basis, deviation = principal(enc["down"](cells), c.latent_channels)
+    gain = _DEVIATION / deviation.clamp_min(1e-4)
+    _project(enc["head"], code_basis * gain, code_mean)
+    _set(dec["stem"], code_basis / gain, code_mean)
+    _set(dec["up"], cell_basis, cell_mean)
+    # The last stage holds the pixels of a 4x4 block of one frame in its first 48 channels.
+    pixels = min(dec["head"].out_features, c.frame_width)
+    frames_out = dec["frames"].weight.new_zeros(TIME_COMPRESSION, c.frame_width, c.fine_width)
+    frames_out[:, :pixels, : basis.shape[1]] = basis.unflatten(0, (TIME_COMPRESSION, -1))[:, :pixels]
+    offsets = frames_out.new_zeros(TIME_COMPRESSION, c.frame_width)
+    offsets[:, :pixels] = block_mean.unflatten(0, (TIME_COMPRESSION, -1))[:, :pixels]
+    dec["frames"].weight.copy_(frames_out.flatten(0, 1))
+    dec["frames"].bias.copy_(offsets.flatten())
+    _set(dec["head"], torch.eye(dec["head"].out_features, pixels), torch.zeros(dec["head"].out_features))
+
+
+@torch.no_grad()
+def fit_linear_audio(model: AudioAutoencoder, waveforms: Tensor) -> None:
+    """Set the linear path of ``model`` to an MDCT and nested principal components of ``(B, channels, samples)``.
+
+    The MDCT (Princen and Bradley 1986) with a sine window is its own inverse under overlap-add. The
+    components are those of the second moment, not of the covariance, because the layers have no bias.
+    """
+    c = model.config
+    transform = model.analysis.weight.new_zeros(c.widths[0], c.channels, 2 * c.frame)
+    for channel in range(c.channels):
+        rows = slice(channel * c.frame, (channel + 1) * c.frame)
+        room = transform[rows, channel]
+        room.copy_(mdct_basis(c.frame)[: len(room)])
+    model.analysis.weight.copy_(transform.flatten(1))
+    model.synthesis.weight.copy_(transform.flatten(1).T)
+    x = model.analysis(model.cut_frames(waveforms))
+    down: Any
+    up: Any
+    for stride, down, up in zip(c.strides, model.down, model.up, strict=True):
+        x = x.unflatten(1, (-1, stride)).flatten(2)
+        _, basis, _ = principal(x, down.out_features, centred=False)
+        _project(down, basis, None)
+        _set(up, basis, None)
+        x = down(x)
+    _, basis, deviation = principal(x, c.latent_channels, centred=False)
+    gain = _DEVIATION / deviation.clamp_min(1e-4 * float(deviation.max()) + 1e-8)
+    _project(model.to_latents, basis * gain, None)
+    _set(model.from_latents, basis / gain, None)
+
+
+def principal(x: Tensor, count: int, *, centred: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean ``(C,)``, the ``count`` largest principal directions ``(C, k)`` (k <= C), and deviations along them."""
+    rows = x.reshape(-1, x.shape[-1]).double()
+    mean = rows.mean(0) if centred else torch.zeros_like(rows[0])
+    rows = rows - mean
+    energy, directions = torch.linalg.eigh(rows.T @ rows / len(rows))
+    directions, energy = directions.flip(1)[:, :count], energy.flip(0)[:count]
+    # The sign of an eigenvector is arbitrary; fix it, so that other libraries give the same start.
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    return mean.float(), (directions * largest.sign()).float(), energy.clamp_min(0).sqrt().float()
+
+
+def mdct_basis(size: int) -> Tensor:
+    """``(size, 2 * size)``: the orthonormal lapped cosines of the MDCT, sine window included."""
+    n, k = torch.arange(2 * size, dtype=torch.float64) + 0.5, torch.arange(size, dtype=torch.float64) + 0.5
+    window = torch.sin(math.pi * n / (2 * size))
+    return (window * torch.cos(math.pi / size * (n + size / 2) * k[:, None]) * math.sqrt(2 / size)).float()
+
+
+def _project(layer: nn.Module, basis: Tensor, mean: Tensor | None) -> None:
+    """Make ``layer`` compute the coordinates of ``x - mean`` in ``basis``; outputs beyond them are zero."""
+    _set(layer, basis.T, None if mean is None else -(mean @ basis))
+
+
+def _set(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
+    """Write ``weight`` and ``bias`` into the first rows and columns of a linear layer; the rest is zero."""
+    assert isinstance(layer, nn.Linear)
+    rows, columns = weight.shape
+    layer.weight.copy_(F.pad(weight, (0, layer.in_features - columns, 0, layer.out_features - rows)))
+    if layer.bias is not None:
+        layer.bias.zero_()
+        if bias is not None:
+            layer.bias[: len(bias)] = bias

@@ -1,0 +1,93 @@
+"""A text encoder without weights and without vocabulary files.
+
+A text is lower-cased and split at white space into words; a word of more than 12 UTF-8 bytes is cut
+into pieces. Each piece becomes one token: the sum over its bytes of a fixed pseudo-random code
+e(place, byte), scaled to unit variance. Different words are nearly orthogonal, and a word with one
+wrong letter stays near the right one, which a hash of the whole word would not give. One end token
+closes every text, so the empty text (the caption of classifier-free guidance) is one token.
+
+The codes are standard normal numbers: SplitMix64 (Steele, Lea and Flood 2014) of the counter
+(place, byte, channel), then Box and Muller's transform in float64. They depend on nothing but this
+file, so a model trained today reads the same tokens with any later version of any library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from .errors import UserError
+from .spec import TokenizerSpec
+from .stream import TokenStream
+
+#: Bytes of a word that one token holds.
+PIECE_BYTES = 12
+_END = 256  # a byte value that no text has: the end token's only "byte"
+_INNER = 257  # marks a piece that continues a long word, so that it differs from a word of its own
+_VALUES = 258
+
+
+class ByteTextEncoder:
+    """Texts to token streams.
+
+    Args:
+        channels: size of a token's value.
+        max_tokens: a longer text is cut to so many tokens, the end token included.
+    """
+
+    def __init__(self, channels: int = 192, max_tokens: int = 256) -> None:
+        if channels < 1 or max_tokens < 1:
+            raise UserError(f"a text encoder needs channels and max_tokens of at least 1, got {channels}, {max_tokens}")
+        self.max_tokens = max_tokens
+        self.spec = TokenizerSpec(name=f"bytes-v1-{channels}", modality="text", channels=channels)
+
+    def encode(self, texts: Sequence[str]) -> TokenStream:
+        """Texts -> values ``(B, N, channels)``, positions ``(0, 0, 0, index)``; short rows end in padding."""
+        if isinstance(texts, str):
+            raise UserError("the text encoder takes a list of texts; put the one text into a list")
+        codes = _codes(self.spec.channels)
+        streams = []
+        for text in texts:
+            if not isinstance(text, str):
+                raise UserError(f"the text encoder takes texts, got {type(text).__name__}")
+            pieces = [*split(text)[: self.max_tokens - 1], [_END]]
+            values = np.stack([codes[np.arange(len(p)), p].sum(axis=0) / len(p) ** 0.5 for p in pieces])
+            positions = torch.zeros(len(pieces), 4)
+            positions[:, 3] = torch.arange(len(pieces))
+            streams.append(TokenStream.dense(torch.from_numpy(values.astype(np.float32))[None], positions))
+        return TokenStream.pad(streams)
+
+
+def split(text: str) -> list[list[int]]:
+    """The pieces of a text, each a list of at most 12 byte values; a continued piece has a mark in front."""
+    pieces = []
+    for word in text.lower().split():
+        data = list(word.encode("utf-8", errors="replace"))
+        pieces.append(data[:PIECE_BYTES])
+        pieces += [[_INNER, *data[i : i + PIECE_BYTES]] for i in range(PIECE_BYTES, len(data), PIECE_BYTES)]
+    return pieces
+
+
+@lru_cache(maxsize=4)
+def _codes(channels: int) -> np.ndarray:
+    """``(places, byte values, channels)`` float64 standard normal numbers."""
+    shape = (PIECE_BYTES + 1, _VALUES, channels)
+    counter = np.arange(np.prod(shape), dtype=np.uint64).reshape(shape)
+    # 24 bits of channel keep a code's first channels the same whatever their number is.
+    place, byte, channel = np.unravel_index(counter.astype(np.int64), shape)
+    key = ((place * _VALUES + byte).astype(np.uint64) << np.uint64(24)) + channel.astype(np.uint64)
+    first, second = (_uniform(key * np.uint64(2) + np.uint64(i)) for i in (0, 1))
+    return np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second)
+
+
+def _uniform(counter: np.ndarray) -> np.ndarray:
+    """SplitMix64's output for each counter, as float64 in (0, 1]."""
+    with np.errstate(over="ignore"):
+        z = (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return ((z >> np.uint64(11)).astype(np.float64) + 1.0) * 2.0**-53
