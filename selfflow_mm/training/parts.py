@@ -70,18 +70,29 @@ def encode_sources(
 
 
 def clip_geometry(config: TrainConfig) -> Geometry:
-    """The clip sizes of the data, which generation takes for its own when asked for nothing else."""
-    geometry: dict[str, Any] = {}
+    """The clip sizes of the data, which generation takes for its own when asked for nothing else.
+
+    Samples of a data set are cut alike, so the first with a modality speaks for all; later sources win.
+    """
+    found: dict[str, Any] = {}
     for source in config.data.sources.values():
-        info = ShardDataset(source.path).info
-        video, audio = info.get("video"), info.get("audio")
-        if video:
-            geometry.update({k: video[k] for k in ("frames", "height", "width", "fps")})
-        if audio and "samples" in audio:
-            geometry["samples"] = audio["samples"]
-        elif audio and video:
-            geometry["samples"] = round(video["frames"] / video["fps"] * audio["rate"])
-    return Geometry(**geometry)
+        data = ShardDataset(source.path)
+        missing = set(data.info["modalities"])
+        for i in range(min(len(data), 64)):
+            if not missing:
+                break
+            sample = data[i]
+            if "video" in missing and sample.video is not None:
+                frames, height, width, _ = sample.video.frames.shape
+                found |= {"frames": frames, "height": height, "width": width, "fps": sample.video.fps}
+                missing -= {"video", "image"}
+            if "image" in missing and sample.image is not None:
+                found |= {"height": sample.image.pixels.shape[0], "width": sample.image.pixels.shape[1]}
+                missing -= {"image"}
+            if "audio" in missing and sample.audio is not None:
+                found["samples"] = sample.audio.waveform.shape[1]
+                missing -= {"audio"}
+    return Geometry(**found)
 
 
 def pick_device(name: str) -> torch.device:

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 SMALL = {
-    "model": {"width": 32, "heads": 2, "double_blocks": 1, "single_blocks": 2, "mlp_ratio": 2, "rope_axes": [8, 4, 4, 0]},
+    "model": {
+        "width": 32,
+        "heads": 2,
+        "double_blocks": 1,
+        "single_blocks": 2,
+        "mlp_ratio": 2,
+        "rope_axes": [8, 4, 4, 0],
+    },
     "optimizer": {"lr": 1e-3, "warmup_steps": 2},
     "run": {"steps": 6, "save_every": 3, "log_every": 2, "seed": 5, "threads": 2, "prompts": ["one", "two"]},
     "sampling": {"steps": 2},
@@ -41,7 +48,7 @@ def small_tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
 
 @pytest.fixture(scope="session")
 def small_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten clips of 9 frames of 32 x 32 with 0.5625 s of stereo sound; the last two are silent films (no sound at all)."""
+    """Ten clips of 9 frames of 32 x 32 with 0.5625 s of stereo sound; the last two have no sound."""
     from selfflow_mm.data.shards import ShardWriter
     from selfflow_mm.data.writing import encode_mp4
     from selfflow_tokenizers.media import Audio, Video
@@ -69,7 +76,9 @@ def small_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_config(tmp_path: Path, small_tokenizers: dict[str, str], small_clips: Path, tmp_path_factory) -> Path:
     """A YAML file that trains on the clips, with shared latents so that they are encoded once for all tests."""
     latents = tmp_path_factory.getbasetemp() / "latents"
-    sources = {"clips": {"path": str(small_clips), "batch": 3, "tasks": {"t2va": 0.5, "t2v": 0.2, "v2a": 0.2, "t2i": 0.1}}}
+    sources = {
+        "clips": {"path": str(small_clips), "batch": 3, "tasks": {"t2va": 0.5, "t2v": 0.2, "v2a": 0.2, "t2i": 0.1}}
+    }
     config = SMALL | {"tokenizers": small_tokenizers, "data": {"latents": str(latents), "sources": sources}}
     path = tmp_path / "small.yaml"
     path.write_text(json.dumps(config))  # JSON is YAML

@@ -24,7 +24,10 @@ def clip() -> TokenStream:
 def test_parts_select_by_time_and_never_padding():
     assert Part("first_frame").select(clip()).tolist() == [[True, True] + [False] * 4] * 2
     assert Part("prefix", seconds=0.3).select(clip())[0].tolist() == [True] * 4 + [False] * 2
-    assert Part("suffix", seconds=0.3).select(clip()).tolist() == [[False] * 4 + [True] * 2, [False] * 4 + [True, False]]
+    assert Part("suffix", seconds=0.3).select(clip()).tolist() == [
+        [False] * 4 + [True] * 2,
+        [False] * 4 + [True, False],
+    ]
     assert Part("all").select(clip()).sum() == 11
     mask = torch.tensor([True, False] * 3)
     assert Part("mask", tokens=mask).select(clip())[0].tolist() == mask.tolist()

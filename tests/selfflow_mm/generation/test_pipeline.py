@@ -160,7 +160,9 @@ def test_generate_command(pipeline, tmp_path, capsys):
     model = ["--model", str(tmp_path / "p")]
     assert main(["generate", "a ball", "--out", str(tmp_path / "a.mp4"), *model]) == 0
     assert main(["generate", "a ball", "--out", str(tmp_path / "b.wav"), *model, "--count", "2"]) == 0
-    assert main(["generate", "a ball", "--out", str(tmp_path / "c.mp4"), *model, "--video", str(tmp_path / "a.mp4")]) == 0
+    assert (
+        main(["generate", "a ball", "--out", str(tmp_path / "c.mp4"), *model, "--video", str(tmp_path / "a.mp4")]) == 0
+    )
     assert {p.name for p in Path(tmp_path).glob("*.*")} == {"a.mp4", "b-0.wav", "b-1.wav", "c.mp4"}
     capsys.readouterr()
     for arguments, sentence in (

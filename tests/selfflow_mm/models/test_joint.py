@@ -1,4 +1,4 @@
-"""The joint transformer against a slow, per-token form of itself written with other operations, and by its invariances."""
+"""The joint transformer by its invariances: grouped or per-token levels, packed or alone, in any order."""
 
 from __future__ import annotations
 

@@ -117,7 +117,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(smal
 
     def poisoned(self, model, teacher, batch, random, step):
         loss, report = real(self, model, teacher, batch, random, step)
-        return (loss * float("nan"), {**report, "l_gen/video": loss.detach() * float("nan")}) if step == 4 else (loss, report)
+        return (
+            (loss * float("nan"), {**report, "l_gen/video": loss.detach() * float("nan")})
+            if step == 4
+            else (loss, report)
+        )
 
     monkeypatch.setattr(Objective, "loss", poisoned)
     with pytest.raises(UserError, match=r"step 4: .*l_gen/video.* is not finite \(source clips, task .*step-000003"):
@@ -159,5 +163,3 @@ def test_learning_rate_warms_up_stays_and_falls_to_the_end():
     assert got[4:11] == [2.0] * 7
     assert got[-1] == pytest.approx(0.2)
     assert all(a >= b for a, b in zip(got[10:], got[11:], strict=False))
-
-

@@ -1,0 +1,243 @@
+"""Training of tokenizers: it learns, it goes on to the same bits, it says what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from selfflow_mm.config import from_dict, load_config
+from selfflow_mm.data.shards import ShardDataset, ShardWriter
+from selfflow_mm.data.writing import encode_mp4, encode_png, encode_wav
+from selfflow_mm.errors import UserError
+from selfflow_mm.randomness import Randomness
+from selfflow_mm.training import tokenizer_loop
+from selfflow_mm.training.loop import Stopped
+from selfflow_mm.training.tokenizer_config import TokenizerTrainConfig
+from selfflow_mm.training.tokenizer_data import draw
+from selfflow_mm.training.tokenizer_loop import train_tokenizer
+from selfflow_mm.training.tokenizer_plan import describe_tokenizer
+from selfflow_tokenizers import Audio, AudioTokenizer, Image, Video, VideoTokenizer, load_tokenizer
+
+ROOT = Path(__file__).parents[3]
+RUN = {"steps": 6, "batch": 2, "save_every": 3, "evaluate_every": 0, "log_every": 2, "device": "cpu"}
+VIDEO = {
+    "name": "test",
+    "video": {
+        "frames": 5,
+        "model": {"latent_channels": 4, "fine_width": 24, "width": 24, "blocks": 1, "frame_blocks": 0},
+    },
+    "optimizer": {"lr": 2e-3},
+    "run": RUN,
+}
+AUDIO = {
+    "name": "test",
+    "audio": {
+        "latents": 8,
+        "model": {"latent_channels": 8, "frame": 16, "strides": [40], "widths": [32, 16], "blocks": [1, 1]},
+        "loss": {"windows": [256]},
+    },
+    "optimizer": {"lr": 1e-3},
+    "run": RUN,
+}
+
+
+def config(data: dict, **run: object) -> TokenizerTrainConfig:
+    return from_dict(TokenizerTrainConfig, {**data, "run": {**data["run"], **run}})
+
+
+def disc(seed: int) -> Video:
+    """A bright disc that crosses a grey field."""
+    generator = torch.Generator().manual_seed(seed)
+    start, speed = torch.rand(2, generator=generator) * 24, torch.rand(2, generator=generator) * 3
+    rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    frames = torch.full((9, 32, 32, 3), 90, dtype=torch.uint8)
+    for t in range(9):
+        y, x = (start + speed * t).tolist()
+        frames[t][(rows - y) ** 2 + (columns - x) ** 2 < 25] = torch.tensor([220, 60, 40], dtype=torch.uint8)
+    return Video(frames, 16.0)
+
+
+def click(seed: int, channels: int = 2, rate: int = 16000) -> Audio:
+    generator = torch.Generator().manual_seed(seed)
+    start, pitch = int(torch.randint(0, rate // 2, (1,), generator=generator)), 300 + 50 * seed
+    time = torch.arange(rate - start) / rate
+    wave = torch.zeros(channels, rate)
+    wave[:, start:] = 0.5 * torch.exp(-20 * time) * torch.sin(2 * torch.pi * pitch * time)
+    return Audio(wave, rate)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "clips"
+    with ShardWriter(folder, info={"modalities": ["video", "audio"]}) as writer:
+        for i in range(8):
+            seconds = click(i).waveform[:, :9000]
+            writer.add(f"{i:04d}", {"mp4": encode_mp4(disc(i), Audio(seconds, 16000))}, {"captions": [f"disc {i}"]})
+    return folder
+
+
+def log(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_video_tokenizer_learns_and_is_exported(shards: Path, tmp_path: Path) -> None:
+    exported = train_tokenizer(config(VIDEO, steps=40, evaluate_every=20), shards, tmp_path / "run")
+    scores = [line["psnr"] for line in log(tmp_path / "run") if "psnr" in line]
+    assert len(scores) == 3 and scores[-1] > scores[0] + 1
+    tokenizer = load_tokenizer(exported)
+    assert isinstance(tokenizer, VideoTokenizer) and tokenizer.spec.channels == 16
+    values = tokenizer.encode([ShardDataset(shards)[i].video for i in range(8)]).values
+    cells = values.view(-1, 4)
+    # Measured on the training clips alone, so only about standard over all clips.
+    assert cells.mean(0).abs().max() < 0.3 and (cells.std(0) - 1).abs().max() < 0.3
+    report = (tmp_path / "run/report.html").read_text()
+    assert "data:video/mp4" in report and "PSNR over moving pixels" in report
+    assert set(json.loads((tmp_path / "run/scores.json").read_text())) == {"psnr", "object_psnr"}
+
+
+def test_an_audio_tokenizer_learns_and_is_exported(shards: Path, tmp_path: Path) -> None:
+    exported = train_tokenizer(config(AUDIO, steps=40, log_every=10), shards, tmp_path / "run")
+    losses = [line["loss"] for line in log(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < 0.9 * losses[0]
+    tokenizer = load_tokenizer(exported)
+    assert isinstance(tokenizer, AudioTokenizer) and tokenizer.spec.latents_per_second == 25
+    scores = json.loads((tmp_path / "run/scores.json").read_text())
+    assert scores["silence_db"] == -120.0 and "si_sdr" in scores and "onset_recall" in scores
+    assert "data:audio/wav" in (tmp_path / "run/report.html").read_text()
+
+
+@pytest.mark.parametrize("data", [VIDEO, AUDIO], ids=["video", "audio"])
+def test_a_resumed_run_ends_in_the_same_bits(
+    data: dict, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_tokenizer(config(data), shards, tmp_path / "whole")
+    step = tokenizer_loop._step
+
+    def killed(*args: object) -> dict[str, float]:
+        if args[1].step == 5:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt  # two steps after the checkpoint, as an abrupt end would be
+        return step(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tokenizer_loop, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(config(data), shards, tmp_path / "cut")
+    monkeypatch.undo()
+    train_tokenizer(config(data), shards, tmp_path / "cut", resume=True)
+    for name in ("model", "ema", "optimizer"):
+        a, b = (load_file(tmp_path / run / f"checkpoints/step-000006/{name}.safetensors") for run in ("whole", "cut"))
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    a, b = ((tmp_path / run / "tokenizer/model.safetensors").read_bytes() for run in ("whole", "cut"))
+    assert a == b
+
+
+def test_a_signal_saves_first(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = tokenizer_loop._step
+
+    def signalled(*args: object) -> dict[str, float]:
+        if args[1].step == 1:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tokenizer_loop, "_step", signalled)
+    with pytest.raises(Stopped, match="step 2.*--resume"):
+        train_tokenizer(config(VIDEO), shards, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/step-000002/state.json").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = tokenizer_loop._step
+
+    def spoiled(*args: object) -> dict[str, float]:
+        state = args[1]
+        if state.step == 4:  # type: ignore[attr-defined]
+            with torch.no_grad():
+                next(state.model.parameters()).fill_(float("nan"))  # type: ignore[attr-defined]
+        return step(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tokenizer_loop, "_step", spoiled)
+    with pytest.raises(UserError, match="step 4: loss is not finite.*last good checkpoint"):
+        train_tokenizer(config(VIDEO), shards, tmp_path / "run")
+    saved = load_file(tmp_path / "run/checkpoints/step-000003/model.safetensors")
+    assert all(bool(torch.isfinite(v).all()) for v in saved.values())
+    assert not (tmp_path / "run/checkpoints/step-000004").exists()
+
+
+def test_pictures_alone(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "data", info={"modalities": ["image"]}) as writer:
+        for i in range(6):
+            writer.add(f"{i}", {"png": encode_png(Image(disc(i).frames[i]))}, {"captions": []})
+    tokenizer = load_tokenizer(train_tokenizer(config(VIDEO), tmp_path / "data", tmp_path / "run"))
+    image = Image(disc(0).frames[0])
+    (back,) = tokenizer.decode_images(tokenizer.encode([image]))
+    assert back.pixels.shape == image.pixels.shape
+    assert "data:image/png" in (tmp_path / "run/report.html").read_text()
+
+
+def test_sounds_alone_of_another_rate_in_mono(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "data", info={"modalities": ["audio"]}) as writer:
+        for i in range(6):
+            writer.add(f"{i}", {"wav": encode_wav(click(i, 1, 8000))}, {"captions": []})
+    tokenizer = load_tokenizer(train_tokenizer(config(AUDIO), tmp_path / "data", tmp_path / "run"))
+    assert tokenizer.spec.audio_channels == 2 and tokenizer.spec.sample_rate == 16000
+
+
+def test_samples_without_the_medium_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ShardWriter(tmp_path / "data", info={"modalities": ["image", "audio"]}) as writer:
+        for i in range(4):
+            writer.add(f"seen{i}", {"png": encode_png(Image(disc(i).frames[0]))}, {"captions": []})
+        writer.add("heard", {"wav": encode_wav(click(0))}, {"captions": []})
+    train_tokenizer(config(VIDEO, steps=1), tmp_path / "data", tmp_path / "run")
+    assert "left out 1 of 5 samples" in capsys.readouterr().out
+    with pytest.raises(UserError, match="1 usable samples"):
+        train_tokenizer(config(AUDIO, steps=1), tmp_path / "data", tmp_path / "other")
+
+
+@pytest.mark.parametrize(("file", "data"), [("tiny_video.yaml", "cifar10"), ("tiny_audio.yaml", "fsdd")])
+def test_shared_data_trains_with_the_shipped_settings(file: str, data: str, tmp_path: Path) -> None:
+    folder = ROOT / "../shared/data" / data
+    if not folder.is_dir():
+        pytest.skip(f"the shared data set {data} is not here")
+    settings = load_config(
+        TokenizerTrainConfig, ROOT / "configs/tokenizers" / file, ["data.max_clips=12", "run.steps=2"]
+    )
+    tokenizer = load_tokenizer(train_tokenizer(settings, folder, tmp_path / "run"))
+    assert tokenizer.spec.name.startswith("tiny-")
+
+
+def test_every_epoch_sees_every_clip_once() -> None:
+    random = Randomness(3)
+    drawn = torch.cat([draw(random, step, 4, 10) for step in range(5)])
+    assert sorted(drawn[:10].tolist()) == sorted(drawn[10:].tolist()) == list(range(10))
+    assert drawn[:10].tolist() != drawn[10:].tolist()
+    assert torch.equal(draw(random, 2, 4, 10), drawn[8:12])
+
+
+def test_pictures_of_a_wrong_size_are_refused(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "data", info={"modalities": ["image"]}) as writer:
+        for i in range(4):
+            writer.add(f"{i}", {"png": encode_png(Image(disc(i).frames[0, :24]))}, {"captions": []})
+    with pytest.raises(UserError, match="24 x 32.*prepare"):
+        train_tokenizer(config(VIDEO), tmp_path / "data", tmp_path / "run")
+
+
+@pytest.mark.parametrize("file", ["tiny_video.yaml", "tiny_audio.yaml"])
+def test_the_dry_run_counts_exactly(file: str) -> None:
+    settings = load_config(TokenizerTrainConfig, ROOT / "configs/tokenizers" / file)
+    total = sum(p.numel() for p in tokenizer_loop.build_autoencoder(settings).parameters())
+    text = describe_tokenizer(settings)
+    assert f"Parameters: {total:,}," in text and "Memory estimate" in text
+
+
+def test_exactly_one_kind_is_trained() -> None:
+    with pytest.raises(UserError, match="either a video or an audio"):
+        TokenizerTrainConfig()
+    both = config(VIDEO)
+    with pytest.raises(UserError, match="either a video or an audio"):
+        dataclasses.replace(both, audio=config(AUDIO).audio)
