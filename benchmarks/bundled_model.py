@@ -4,8 +4,8 @@
 
 Only the media are looked at. Colour: hue of the pixels that differ from the clip's median frame. Material: spectral
 centroid of the sound. Sync: onset of the sound against the first contact seen (the object's lowest point before it
-first rises again), within one frame. Real clips of another seed give the ceiling, as they are and through the tokenizers;
-sound paired with another clip's picture gives the floor.
+first rises again), within one frame. Real clips of another seed give the ceiling, as they are and through the
+tokenizers; sound paired with another clip's picture gives the floor.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
+
 from selfflow_tokenizers.audio_autoencoder import AudioAutoencoder, AudioAutoencoderConfig
 from selfflow_tokenizers.errors import UserError
 from selfflow_tokenizers.initialise import fit_linear_audio
-from torch.nn import functional as F
 
 CONFIG = AudioAutoencoderConfig(latent_channels=6, frame=8, strides=(4, 2), widths=(20, 16, 12), blocks=(1, 1, 1))
 
@@ -30,7 +31,7 @@ def test_shapes(latents: int, channels: int) -> None:
     wave = torch.rand(2, channels, 64 * latents) - 0.5
     with torch.no_grad():
         assert model.encode(wave).shape == (2, latents, 6)
-        assert model.encode(wave).abs().max() < 1
+        assert model.encode(wave).abs().max() <= 1  # tanh, rounded
         assert model(wave).shape == wave.shape
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from selfflow_tokenizers import Audio, AudioTokenizer, UserError, load_tokenizer
 from selfflow_tokenizers.audio_autoencoder import AudioAutoencoder, AudioAutoencoderConfig
 

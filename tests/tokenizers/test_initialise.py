@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+
 from selfflow_tokenizers.initialise import fit_linear_video, principal
 from selfflow_tokenizers.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
 

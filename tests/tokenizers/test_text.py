@@ -7,10 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from selfflow_tokenizers import ByteTextEncoder, UserError
 from selfflow_tokenizers.text import PIECE_BYTES, _codes, split
 
-WORDS = "red blue green yellow ball cube cone falls bounces rolls metal wood rubber glass left right small large".split()
+WORDS = (
+    "red blue green yellow ball cube cone falls bounces rolls metal wood rubber glass left right small large".split()
+)
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -21,12 +24,15 @@ def word(text: str) -> torch.Tensor:
     return ByteTextEncoder().encode([text]).values[0, 0]
 
 
-def test_different_words_are_nearly_orthogonal() -> None:
-    vectors = torch.nn.functional.normalize(torch.stack([word(w) for w in WORDS]), dim=-1)
-    similarity = vectors @ vectors.T - torch.eye(len(WORDS))
-    # Words may share letters at equal places; most share none, and chance gives 1 / sqrt(192) = 0.07.
-    assert similarity.abs().mean() < 0.12
-    assert similarity.max() < 0.6
+def test_words_are_as_near_as_the_letters_they_share() -> None:
+    """Of n and m letters, k at the same places: the cosine is k / sqrt(n m), up to the chance of 192 channels."""
+    apart = []
+    for i, a in enumerate(WORDS):
+        for b in WORDS[:i]:
+            shared = sum(x == y for x, y in zip(a, b, strict=False))
+            assert cosine(word(a), word(b)) == pytest.approx(shared / (len(a) * len(b)) ** 0.5, abs=0.25)
+            apart += [abs(cosine(word(a), word(b)))] if not shared else []
+    assert sum(apart) / len(apart) < 0.1  # 1 / sqrt(192) is 0.07
 
 
 @pytest.mark.parametrize(("right", "wrong"), [("yellow", "yelow"), ("bounces", "bounses"), ("metal", "matal")])
@@ -80,8 +86,8 @@ def test_any_text_has_pieces_of_at_most_twelve_bytes(text: str) -> None:
 
 
 def test_variance_is_one() -> None:
-    values = ByteTextEncoder(4096).encode([" ".join(WORDS)]).values
-    torch.testing.assert_close(values.var(-1), torch.ones(1, len(WORDS) + 1), atol=0.1, rtol=0)
+    values = ByteTextEncoder(1024).encode([" ".join(WORDS)]).values
+    torch.testing.assert_close(values.var(-1), torch.ones(1, len(WORDS) + 1), atol=0.2, rtol=0)
 
 
 def test_a_long_word_is_not_two_words() -> None:

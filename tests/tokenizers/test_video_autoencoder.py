@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from selfflow_tokenizers.errors import UserError
 from selfflow_tokenizers.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
 
@@ -32,7 +33,7 @@ def test_shapes(k: int, rows: int, columns: int) -> None:
     with torch.no_grad():
         latents = model.encode(frames)
         assert latents.shape == (2, 1 + k, rows, columns, 4)
-        assert latents.abs().max() < 1
+        assert latents.abs().max() <= 1  # tanh, rounded
         assert model.decode(latents).shape == frames.shape
 
 

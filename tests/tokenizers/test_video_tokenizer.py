@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from selfflow_tokenizers import Image, TokenStream, UserError, Video, VideoTokenizer, load_tokenizer
 from selfflow_tokenizers.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
 
@@ -104,7 +105,9 @@ def test_values_are_standardised_by_the_spec() -> None:
     values = tokenizer.encode(media).values.view(-1, 4, 3)
     torch.testing.assert_close(values.mean((0, 1)), torch.zeros(3), atol=1e-4, rtol=0)
     torch.testing.assert_close(values.std((0, 1)), torch.ones(3), atol=1e-4, rtol=0)
-    difference = tokenizer.decode(tokenizer.encode(media))[0].frames.int() - raw.decode(raw.encode(media))[0].frames.int()
+    difference = (
+        tokenizer.decode(tokenizer.encode(media))[0].frames.int() - raw.decode(raw.encode(media))[0].frames.int()
+    )
     assert difference.abs().max() <= 1
 
 

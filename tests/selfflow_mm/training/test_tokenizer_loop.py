@@ -103,7 +103,8 @@ def test_a_video_tokenizer_learns_and_is_exported(shards: Path, tmp_path: Path) 
 
 
 def test_an_audio_tokenizer_learns_and_is_exported(shards: Path, tmp_path: Path) -> None:
-    exported = train_tokenizer(config(AUDIO, steps=40, log_every=10), shards, tmp_path / "run")
+    settings = config({**AUDIO, "optimizer": {"lr": 4e-3}}, steps=60, batch=6, log_every=10)
+    exported = train_tokenizer(settings, shards, tmp_path / "run")
     losses = [line["loss"] for line in log(tmp_path / "run") if "loss" in line]
     assert losses[-1] < 0.9 * losses[0]
     tokenizer = load_tokenizer(exported)
