@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.out is None:
         raise UserError("train needs --out DIR, the folder of the run")
-    from ..training.loop import Stopped, train
+    from ..training.loop import train
+    from ..training.stopping import Stopped
 
     try:
         model = train(config, args.out, resume=args.resume)

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.data is None or args.out is None:
         raise UserError("train-tokenizer needs --data SHARDS and --out DIR")
-    from ..training.loop import Stopped
+    from ..training.stopping import Stopped
     from ..training.tokenizer_loop import train_tokenizer
 
     try:

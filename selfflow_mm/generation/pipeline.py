@@ -271,7 +271,7 @@ class Pipeline:
     ) -> None:
         """Write the folder that :meth:`from_pretrained` reads; ``half`` stores float16 weights at half the size."""
         folder = Path(folder)
-        dtype = torch.float16 if half else torch.float32
+        dtype = torch.float16 if half else None
         write_layout(folder, self.model.config, self.tokenizers, self.geometry, self.sampling, self.text_level, dtype)
         tensors = {k: v.detach().contiguous() for k, v in self.model.state_dict().items()}
         if half:
@@ -326,9 +326,9 @@ def write_layout(
     geometry: Geometry,
     sampling: SamplingConfig,
     text_level: str,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Everything of a pipeline folder but the transformer's weights; ``dtype`` is that of the tokenizers' files."""
+    """Everything of a pipeline folder but the transformer's weights; tokenizers keep their type, or get ``dtype``."""
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[int, str] = {}
     for tokenizer in tokenizers.values():

@@ -100,6 +100,7 @@ class RunConfig:
         log_every, save_every, sample_every: in steps; 0 turns samples off.
         keep: checkpoints kept.
         prompts: captions of the samples drawn during training.
+        weights: how the exported weights are stored; checkpoints are always float32.
     """
 
     steps: int = 1000
@@ -114,6 +115,7 @@ class RunConfig:
     sample_every: int = 0
     keep: int = 2
     prompts: tuple[str, ...] = ()
+    weights: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1 or self.keep < 1:

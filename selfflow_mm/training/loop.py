@@ -6,9 +6,6 @@ cursors are in the checkpoint, and all randomness is a function of (seed, step, 
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +34,7 @@ from .parts import (
 )
 from .report import write_report
 from .run_folder import RunFolder
-
-
-class Stopped(Exception):
-    """The run was asked to stop (SIGTERM, Ctrl-C) and has saved itself."""
+from .stopping import Stopped, stop_requests
 
 
 @dataclass
@@ -90,7 +84,11 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     geometry = clip_geometry(config)  # opens the data sets, so a wrong path stops the run before it has a folder
 
     with RunFolder(out, config=config, seed=config.run.seed, kind="transformer", resume=resume) as run:
-        write_layout(out / "model", model_config, tokenizers, geometry, config.sampling, config.objective.text_level)
+        half = config.run.weights == "float16"
+        text_level = config.objective.text_level
+        if run.changed:
+            print(f"going on with other settings than before: {', '.join(run.changed)}")
+        write_layout(out / "model", model_config, tokenizers, geometry, config.sampling, text_level)
         sources = encode_sources(config, tokenizers, folders, out)
         batches = Batches(sources, text_encoder, config.run.seed, config.objective.caption_dropout)
         model = build_model(model_config, config.run.seed).to(device)
@@ -106,10 +104,11 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
             model.compile()
             teacher.compile()
         objective = Objective(config.objective, {m: t.spec.train_shift for m, t in tokenizers.items()})
-        pipeline = Pipeline(teacher, tokenizers, geometry, config.sampling, config.objective.text_level)
+        pipeline = Pipeline(teacher, tokenizers, geometry, config.sampling, text_level)
         _loop(config, run, state, objective, pipeline, device, dtype)
         pipeline.model = teacher.cpu()
-        pipeline.save_pretrained(out / "model", metadata={"steps": str(state.step), "seed": str(config.run.seed)})
+        about = {"steps": str(state.step), "seed": str(config.run.seed)}
+        pipeline.save_pretrained(out / "model", half=half, metadata=about)
         write_report(out, config, title=out.name)
     return out / "model"
 
@@ -126,7 +125,7 @@ def _loop(
     random = Randomness(config.run.seed)
     decay = ema.decay_for(config.run.steps, config.run.ema_half_life)
     steps, meter = config.run.steps, _Meter()
-    with _signals() as asked, tqdm(total=steps, initial=state.step, desc="training", unit="step") as progress:
+    with stop_requests() as asked, tqdm(total=steps, initial=state.step, desc="training", unit="step") as progress:
         while state.step < steps:
             source, task, batch = state.batches.at(state.step)
             report = _step(config, state, objective, batch.to(device), random, decay, device, dtype)
@@ -203,20 +202,3 @@ def _draw_samples(config: TrainConfig, run: RunFolder, step: int, pipeline: Pipe
     for task in sorted(tasks & {"t2va", "t2v", "t2a", "t2i"}):
         for i, result in enumerate(pipeline(prompts, task, seed=config.run.seed)):
             result.save(folder / f"{task}-{i:02d}{result.endings[0]}")
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that fills when SIGTERM or Ctrl-C arrives, so that the step in hand is finished and saved first."""
-    asked: list[int] = []
-    old = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            old[number] = signal.signal(number, lambda n, frame: asked.append(n))
-        except ValueError:  # not the main thread: the caller keeps its own handling
-            pass
-    try:
-        yield asked
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

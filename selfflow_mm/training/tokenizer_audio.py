@@ -61,16 +61,17 @@ class AudioTask:
         fit_linear_audio(model, torch.stack([F.pad(w, (0, longest - w.shape[1])) for w in chosen]))
 
     def batch(self, random: Randomness, step: int, ids: Tensor) -> Tensor:
-        """float32 ``(B, channels, samples)``: each sound cut at the louder of two random places, as much is silence."""
+        """float32 ``(B, channels, samples)``: each sound cut at the loudest of ``places`` random places."""
         length = self.part.latents * self.step_samples
         waves = [self.clips.train[i] for i in ids.tolist()]
         room = torch.tensor([max(0, w.shape[1] - length) for w in waves])
-        places = (cut_places(random, name, step, ids, room) for name in ("cut", "other cut"))
+        purposes = ["cut", *(f"cut {i}" for i in range(1, self.part.places))]
+        places = [cut_places(random, purpose, step, ids, room) for purpose in purposes]
         cuts = []
         for wave, *starts in zip(waves, *places, strict=True):
-            a, b = (wave[:, s : s + length] for s in starts)
-            cuts.append(a if a.square().sum() >= b.square().sum() else b)
-        return torch.stack([F.pad(w, (0, length - w.shape[1])) for w in cuts])
+            cut = max((wave[:, s : s + length] for s in starts), key=lambda piece: float(piece.square().sum()))
+            cuts.append(F.pad(cut, (0, length - cut.shape[1])))
+        return torch.stack(cuts)
 
     def loss(self, model: nn.Module, batch: Tensor, noise: Tensor, bfloat16: bool) -> dict[str, Tensor]:
         assert isinstance(model, AudioAutoencoder)

@@ -43,16 +43,20 @@ class AudioPart:
     Attributes:
         model: sizes of the autoencoder.
         loss: what a reconstruction is compared by.
-        latents: length of a training sound in latents; cut at a random place, shorter sounds are filled with zeros.
+        latents: length of a training sound in latents; shorter sounds are filled with zeros.
+        places: random places drawn for a cut; the loudest is taken, as recordings of events hold much silence.
     """
 
     model: AudioAutoencoderConfig = field(default_factory=AudioAutoencoderConfig)
     loss: AudioLossConfig = field(default_factory=AudioLossConfig)
     latents: int = 16
+    places: int = 1
 
     def __post_init__(self) -> None:
         if self.latents < 4:
             raise UserError(f"latents must be at least 4, got {self.latents}")
+        if self.places < 1:
+            raise UserError(f"places must be at least 1, got {self.places}")
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from ..errors import UserError
 from ..randomness import Randomness
 from . import ema
 from .checkpoint import latest_checkpoint, load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
-from .loop import Stopped, _signals
 from .parts import pick_device, pick_dtype
 from .run_folder import RunFolder
+from .stopping import Stopped, stop_requests
 from .tokenizer_audio import AudioTask
 from .tokenizer_config import TokenizerTrainConfig
 from .tokenizer_data import draw
@@ -125,7 +125,8 @@ def _loop(
     random, decay = Randomness(settings.seed), ema.decay_for(settings.steps, settings.ema_half_life)
     sums: dict[str, float] = {}
     since = 0
-    with _signals() as asked, tqdm(total=settings.steps, initial=state.step, desc="training", unit="step") as progress:
+    bar = tqdm(total=settings.steps, initial=state.step, desc="training", unit="step")
+    with stop_requests() as asked, bar as progress:
         while state.step < settings.steps:
             terms = _step(config, state, task, random, decay, device, bfloat16)
             state.step += 1

@@ -40,7 +40,8 @@ class AudioLossConfig:
         complex: error of the spectrum with its phase.
         magnitude: error of the spectrum without its phase.
         log: error of the spectrum's logarithm, which hears quiet parts.
-        windows: lengths of the short-time Fourier transforms in samples; hops are a half.
+        windows: lengths of the short-time Fourier transforms in samples.
+        overlap: how many windows cover a sample; the hop is the window divided by it.
     """
 
     l1: float = 0.5
@@ -49,10 +50,13 @@ class AudioLossConfig:
     magnitude: float = 0.3
     log: float = 0.05
     windows: tuple[int, ...] = (64, 256, 1024)
+    overlap: int = 2
 
     def __post_init__(self) -> None:
         if not self.windows or any(w < 8 or w % 4 for w in self.windows):
             raise UserError(f"windows are multiples of 4 from 8 up, got {list(self.windows)}")
+        if self.overlap not in (2, 4):
+            raise UserError(f"overlap is 2 or 4, got {self.overlap}")
 
 
 def moving_pixels(frames: Tensor, threshold: float) -> Tensor:
@@ -96,7 +100,7 @@ def audio_loss(output: Tensor, target: Tensor, config: AudioLossConfig) -> dict[
     terms = {"l1": config.l1 * error.abs().mean() / loud, "l2": config.l2 * (error / size).square().mean()}
     sums = {"complex": error.new_zeros(()), "magnitude": error.new_zeros(()), "log": error.new_zeros(())}
     for window in config.windows:
-        a, b = _spectrum(output, window), _spectrum(target, window)
+        a, b = (_spectrum(sound, window, window // config.overlap) for sound in (output, target))
         x, y = ((s.square().sum(-1) + 1e-7).sqrt() for s in (a, b))
         loud = y.mean().clamp_min(3e-3)
         sums["complex"] = sums["complex"] + (a - b).abs().mean() / loud
@@ -107,10 +111,10 @@ def audio_loss(output: Tensor, target: Tensor, config: AudioLossConfig) -> dict[
     return terms
 
 
-def _spectrum(waves: Tensor, window: int) -> Tensor:
+def _spectrum(waves: Tensor, window: int, hop: int) -> Tensor:
     """``(B, channels, samples)`` -> ``(B, channels (+ 1), bins, frames, 2)``, the last of channels their sum."""
     shape = torch.hann_window(window, device=waves.device)
-    spectrum = torch.stft(waves.flatten(0, 1), window, window // 2, window=shape, normalized=True, return_complex=True)
+    spectrum = torch.stft(waves.flatten(0, 1), window, hop, window=shape, normalized=True, return_complex=True)
     spectrum = torch.view_as_real(spectrum).unflatten(0, waves.shape[:2])
     if waves.shape[1] < 2:
         return spectrum

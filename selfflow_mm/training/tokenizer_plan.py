@@ -55,8 +55,8 @@ def _audio_bytes(config: TokenizerTrainConfig) -> tuple[int, int]:
     for width, blocks, stride in zip(m.widths, m.blocks, (*m.strides, 1), strict=True):
         values += 2 * (3 + 2 * m.expansion) * blocks * rate * width
         rate //= stride
-    # A spectrum with a hop of a quarter has four times the samples, complex, of both sounds and their sum.
-    values += len(part.loss.windows) * 2 * 4 * 2 * (m.channels + 1) * length
+    # Per window, of both sounds, their channels and their sum: complex spectra of overlap / 2 bins a sample.
+    values += len(part.loss.windows) * 2 * (m.channels + 1) * part.loss.overlap * length * 2
     return config.data.max_clips * 2 * m.sample_rate * m.channels * 4, config.run.batch * values * 4
 
 

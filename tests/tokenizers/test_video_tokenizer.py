@@ -122,6 +122,7 @@ def test_saved_and_loaded(tmp_path: Path, dtype: torch.dtype) -> None:
     tolerance = 0 if dtype == torch.float32 else 2e-2
     media = [clip(5, 32, 16)]
     torch.testing.assert_close(again.encode(media).values, tokenizer.encode(media).values, atol=tolerance, rtol=0)
+    assert (tmp_path / "t/model.safetensors").stat().st_mode & 0o044 == 0o044  # others may read it
     again.save_pretrained(tmp_path / "u")  # as it was stored
     assert (tmp_path / "u/model.safetensors").read_bytes() == (tmp_path / "t/model.safetensors").read_bytes()
 

@@ -97,6 +97,7 @@ def save(folder: str | Path, kind: str, model: nn.Module, config: dict[str, Any]
     state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in model.state_dict().items()}
     beside = folder / ".model.safetensors.tmp"
     save_file(state, beside, metadata={"format": "pt"})
+    beside.chmod(0o644)  # safetensors makes it readable for its owner only
     os.replace(beside, folder / "model.safetensors")
     beside = folder / ".config.json.tmp"
     data = {"format": FORMAT, "version": VERSION, "class": kind, **config}

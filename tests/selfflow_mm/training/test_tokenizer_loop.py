@@ -19,8 +19,9 @@ from selfflow_mm.errors import UserError
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.training import tokenizer_loop
 from selfflow_mm.training.loop import Stopped
+from selfflow_mm.training.tokenizer_audio import AudioTask
 from selfflow_mm.training.tokenizer_config import TokenizerTrainConfig
-from selfflow_mm.training.tokenizer_data import draw
+from selfflow_mm.training.tokenizer_data import Clips, draw
 from selfflow_mm.training.tokenizer_loop import train_tokenizer
 from selfflow_mm.training.tokenizer_plan import describe_tokenizer
 from selfflow_tokenizers import Audio, AudioTokenizer, Image, Video, VideoTokenizer, load_tokenizer
@@ -210,6 +211,22 @@ def test_shared_data_trains_with_the_shipped_settings(file: str, data: str, tmp_
     )
     tokenizer = load_tokenizer(train_tokenizer(settings, folder, tmp_path / "run"))
     assert tokenizer.spec.name.startswith("tiny-")
+
+
+def test_the_loudest_place_is_cut() -> None:
+    wave = torch.zeros(2, 64000)
+    wave[:, 32000:36000] = 0.5
+    heard = []
+    for places in (1, 8):
+        settings = from_dict(TokenizerTrainConfig, {"audio": {"latents": 4, "places": places}})
+        assert settings.audio is not None
+        task = AudioTask(settings, settings.audio, Clips([wave], [wave], 1.0, [""]))
+        ids = torch.zeros(1, dtype=torch.int64)
+        cuts = [task.batch(Randomness(0), step, ids) for step in range(40)]
+        assert all(c.shape == (1, 2, 2560) for c in cuts)
+        heard.append(sum(bool(c.any()) for c in cuts))
+    # A cut of 2,560 of 64,000 samples hears the 4,000 loud ones about once in ten times.
+    assert heard[0] <= 12 and heard[1] >= 16
 
 
 def test_every_epoch_sees_every_clip_once() -> None:

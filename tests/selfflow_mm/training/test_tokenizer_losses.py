@@ -63,6 +63,16 @@ def test_swapped_channels_are_an_error() -> None:
     assert all(float(v) > 0.01 for v in terms.values())
 
 
+def test_overlap_sets_the_hop_and_keeps_the_scale() -> None:
+    target, output = torch.rand(2, 1, 2, 8192) - 0.5
+    two, four = (audio_loss(output, target, AudioLossConfig(overlap=n)) for n in (2, 4))
+    for name in ("complex", "magnitude", "log"):
+        assert float(two[name]) == pytest.approx(float(four[name]), rel=0.05)
+        assert float(two[name]) != float(four[name])
+    with pytest.raises(UserError, match="overlap"):
+        AudioLossConfig(overlap=3)
+
+
 @pytest.mark.parametrize("windows", [(), (6,), (30,)])
 def test_impossible_windows(windows: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="windows"):
