@@ -17,7 +17,9 @@ examples:
   selfflow-mm inspect runs/first/checkpoints/step-002000    a checkpoint
   selfflow-mm inspect model.safetensors                     any weights: parameters, types, metadata
   selfflow-mm inspect shards/                               a data set, or one of its .tar files
+  selfflow-mm inspect runs/first/latents/world              encoded data
   selfflow-mm inspect tiny.yaml                             a training configuration, resolved and counted
+  selfflow-mm inspect tokenizers/tiny_video.yaml            the same for a tokenizer's
 """
 
 
@@ -159,11 +161,35 @@ def shards(path: Path) -> Iterator[str]:
 
 
 def configuration(path: Path) -> Iterator[str]:
-    """A training configuration: resolved, with parameter counts and memory."""
-    from ..config import find_config
-    from ..training.plan import describe as describe_plan
+    """A training configuration of a transformer or a tokenizer: resolved, with parameter counts and memory."""
+    from ..config import find_config, load_config
+    from ..config_yaml import parse_yaml
 
-    yield describe_plan(find_config(path))
+    file = find_config(path)
+    keys = parse_yaml(file.read_text(encoding="utf-8"), str(file)) or {}
+    if "video" in keys or "audio" in keys:
+        from ..training.tokenizer_config import TokenizerTrainConfig
+        from ..training.tokenizer_plan import describe_tokenizer
+
+        yield describe_tokenizer(load_config(TokenizerTrainConfig, file))
+    else:
+        from ..training.plan import describe as describe_plan
+
+        yield describe_plan(file)
+
+
+def latents(path: Path) -> Iterator[str]:
+    """Encoded data: how many samples of what, by which tokenizers."""
+    from ..data.latents import LatentDataset
+
+    data = LatentDataset(path)
+    yield f"{path}: latents of {data.samples:,} samples of {data.about['data']}"
+    for modality in data.modalities:
+        stream = data.stream(modality, data.having((modality,))[:1])
+        _, tokens, channels = stream.values.shape
+        count = len(data.having((modality,)))
+        by = data.about["tokenizers"][modality]
+        yield f"  {modality}  {count:,} samples of {tokens} tokens of {channels} channels, tokenizer {by}"
 
 
 def _indent(lines: Iterable[str]) -> Iterator[str]:
@@ -188,6 +214,7 @@ _FOLDERS = {
     "run.json": run_folder,
     "state.json": checkpoint,
     "dataset.json": shards,
+    "latents.json": latents,
     "config.json": model_folder,
     "*.tar": shards,
 }

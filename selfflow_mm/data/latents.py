@@ -48,14 +48,15 @@ class LatentDataset:
     """Encoded samples of one data set, mapped into memory.
 
     Attributes:
+        about: what latents.json says.
         captions: per sample, every wording it has.
         positions: modality -> ``(N, 4)``.
     """
 
     def __init__(self, folder: Path) -> None:
-        about = _about(folder)
+        self.about = _about(folder)
         self.folder = folder
-        self.samples: int = about["samples"]
+        self.samples: int = self.about["samples"]
         self.captions: list[tuple[str, ...]] = [
             tuple(json.loads(line)) for line in (folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
         ]

@@ -94,3 +94,8 @@ def test_a_shipped_training_configuration_is_resolved(capsys: pytest.CaptureFixt
     total = re.search(r"Parameters: ([\d,]+)", shown)
     parts = re.findall(r"^  \w+ +([\d,]+)$", shown, re.MULTILINE)
     assert total and int(total[1].replace(",", "")) == sum(int(part.replace(",", "")) for part in parts)
+
+
+def test_a_tokenizers_configuration_is_resolved(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = _inspect(Path("tokenizers/tiny_video.yaml"), capsys)
+    assert "latent_channels: 12" in shown and re.search(r"Parameters: 2,\d\d\d,\d\d\d", shown)
