@@ -162,6 +162,10 @@ def media_support() -> Iterator[Finding]:
 def _imports(name: str, purpose: str) -> Finding:
     """Whether a package with compiled parts really works here; it is used where it does, and not needed."""
     try:
+        if name == "torchaudio":  # its extension may want CUDA; its Python parts, which are all we use, do without
+            from selfflow_tokenizers import ensure_torchaudio
+
+            ensure_torchaudio()
         importlib.import_module(name)
     except Exception as error:  # a compiled extension can fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -72,7 +72,7 @@ class RunFolder:
         if taken:
             raise UserError(f"{self.path} already holds {taken[0]}, which a run would overwrite; give another folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        started = {"command": shlex.join(sys.argv), "started": _now(), "versions": software_versions()}
+        started = {"command": _command(), "started": _now(), "versions": software_versions()}
         return {"format": FORMAT, "version": VERSION, "kind": kind, "seed": seed, **started}
 
     def _open(self, config: object, seed: int, kind: str) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class RunFolder:
         after = flatten(to_dict(config))
         differing = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
         self.changed = tuple(sorted(differing))
-        again = {"command": shlex.join(sys.argv), "started": _now(), "versions": software_versions()}
+        again = {"command": _command(), "started": _now(), "versions": software_versions()}
         changes = {k: [before.get(k), after.get(k)] for k in self.changed}
         record.setdefault("resumed", []).append({**again, "changed": changes})
         return record
@@ -204,6 +204,11 @@ def _scalar(value: Any) -> float | int:
 def _last_seconds(log: Path) -> float:
     lines: list[Mapping[str, Any]] = list(read_log(log))
     return float(lines[-1].get("seconds", 0.0)) if lines else 0.0
+
+
+def _command() -> str:
+    """What was typed, without the place the program happens to be installed at."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _now() -> str:
