@@ -160,7 +160,8 @@ def test_losses_are_the_formulas_over_all_tokens(spies):
     config = ObjectiveConfig(weights={"audio": 2.0}, gamma=0.5)
     loss, report = Objective(config).loss(model, teacher, batch, RANDOM, 1)
     streams, levels, text, after, _ = model.calls[-1]
-    out = JointTransformer.forward(model, streams, levels, text, after)
+    with torch.no_grad():
+        out = JointTransformer.forward(model, streams, levels, text, after)
     streams_t, levels_t, text_t, after_t, _ = teacher.calls[-1]
     target = JointTransformer.forward(teacher, streams_t, levels_t, text_t, after_t, True).features
     total, cosines = 0.0, []
@@ -173,7 +174,7 @@ def test_losses_are_the_formulas_over_all_tokens(spies):
             for i in range(clean.shape[1])
         ]
         total += weight * sum(errors) / len(errors)
-        predicted = model.projector(out.features[m])
+        predicted = model.projector(out.features[m]).detach()
         for b in range(2):
             for i in range(clean.shape[1]):
                 x, y = predicted[b, i], target[m][b, i]

@@ -71,11 +71,12 @@ def test_weights_move_and_the_average_follows(small_config, tmp_path):
     run(small_config, tmp_path / "a", "run.ema_half_life=1.0")
     first = tensors(tmp_path / "a/checkpoints/step-000003")
     last = tensors(tmp_path / "a/checkpoints/step-000006")
-    model = [k for k in last if k.startswith("model") and last[k].numel() > 100]
+    # Every task trains the blocks; the layers of a modality that was not drawn rightly stand still.
+    model = [k for k in last if k.startswith("model.safetensors/") and "_blocks." in k]
     moved = [k for k in model if not torch.equal(first[k], last[k])]
-    assert len(moved) == len(model)
+    assert model and moved == model
     decay = 0.5 ** (1 / 6)
-    name = "media_in.video.weight"
+    name = "single_blocks.0.up.weight"
     # Between steps 3 and 6 the average moves towards the weights by 1 - decay per step, and never past them.
     gap = (last[f"ema.safetensors/{name}"] - first[f"ema.safetensors/{name}"]).abs()
     room = (last[f"model.safetensors/{name}"] - first[f"ema.safetensors/{name}"]).abs().max()
