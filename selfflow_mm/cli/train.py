@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..training.config import TrainConfig
 
 HELP = "train a transformer on prepared data"
 EXAMPLES = """examples:
@@ -57,7 +61,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"selfflow-mm train: {stopped}")
         return 130
     print(f"The model is in {model}, the report at {args.out / 'report.html'}.")
-    print(
-        f'Try: selfflow-mm generate "{(config.run.prompts or ("a caption",))[0]}" --model {args.out} --out sample.mp4'
-    )
+    prompt, ending = (config.run.prompts or ("a caption",))[0], _ending(config)
+    print(f'Try: selfflow-mm generate "{prompt}" --model {args.out} --out sample{ending}')
     return 0
+
+
+def _ending(config: TrainConfig) -> str:
+    """The kind of file that shows the most of what the run learns to make from text."""
+    tasks = {task for source in config.data.sources.values() for task, share in source.tasks.items() if share > 0}
+    return ".mp4" if tasks & {"t2va", "t2v"} else ".wav" if "t2a" in tasks else ".png"

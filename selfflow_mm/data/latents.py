@@ -190,10 +190,10 @@ def _encode(
             raise UserError(_differ(data, modality, 0, 0))
         if not bool(torch.isfinite(stream.values).all()):
             raise UserError(f"{data.folder}: {modality} latents of samples {ids[i]} and following are not finite")
-        if positions is not None and positions.shape != stream.positions[0].shape:
+        if positions is not None and positions.shape != stream.positions.shape[1:]:
             raise UserError(_differ(data, modality, positions.shape[0], stream.positions.shape[1]))
-        positions = stream.positions[0]
-        values.append(stream.values)
+        positions = stream.positions[0].cpu()
+        values.append(stream.values.cpu())
     assert positions is not None
     return torch.cat(values), positions.contiguous()
 

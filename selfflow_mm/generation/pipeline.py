@@ -109,6 +109,11 @@ class Pipeline:
         self.geometry, self.sampling, self.text_level = geometry, sampling, text_level
         self.text_encoder = ByteTextEncoder()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the transformer is; noise is drawn there, and tokenizers may be elsewhere."""
+        return next(self.model.parameters()).device
+
     @torch.inference_mode()
     def __call__(
         self,
@@ -141,7 +146,7 @@ class Pipeline:
             if modality not in self.model.config.modalities or modality not in self.tokenizers:
                 raise UserError(f"this model has no {modality}; it has {', '.join(self.model.config.modalities)}")
         geometry = self.geometry if frames is None else self._resized(frames)
-        ids = torch.arange(len(prompts))
+        ids = torch.arange(len(prompts), device=self.device)
         random = Randomness(seed)
         streams = {m: self._noise(m, geometry, ids, random) for m in conditions.modalities}
         clean = self._given(conditions, dict(given or {}), streams, geometry)
@@ -162,10 +167,12 @@ class Pipeline:
         times = {m: schedule(sampling.steps, shifts[m], sampling.spans.get(m, (0.0, 1.0))) for m in streams}
         scales = {m: sampling.guidance_of(m) for m in conditions.generate}
         guided = any(scale != 1 for scale in scales.values())
-        text = self.text_encoder.encode(prompts + [""] * len(prompts) if guided else prompts)
+        text = self.text_encoder.encode(prompts + [""] * len(prompts) if guided else prompts).to(self.device)
         doubled = {m: _repeat(s, 2) if guided else s for m, s in streams.items()}
         pinned = {
-            m: interpolate(clean[m], streams[m].values, torch.full(masks[m].shape, conditions.given[m].level))
+            m: interpolate(
+                clean[m], streams[m].values, _constant(masks[m].shape, conditions.given[m].level, self.device)
+            )
             for m in masks
         }
 
@@ -177,11 +184,11 @@ class Pipeline:
             inputs, levels = {}, {}
             for m, stream in doubled.items():
                 inputs[m] = stream.with_values(torch.cat([x[m], x[m]]) if guided else x[m])
-                levels[m] = NoiseLevels.uniform(torch.full((len(stream.sample),), now[m]), stream.sample)
+                levels[m] = NoiseLevels.uniform(_constant((len(stream.sample),), now[m], self.device), stream.sample)
                 if m in masks:
                     mask = torch.cat([masks[m]] * 2) if guided else masks[m]
                     levels[m] = levels[m].given(mask, conditions.given[m].level)
-            level = torch.zeros(len(text.sample))
+            level = _constant((len(text.sample),), 0.0, self.device)
             if self.text_level == "mean":
                 level = torch.cat([lv.per_token() for lv in levels.values()], dim=1).mean(dim=1)
             levels["text"] = NoiseLevels.uniform(level, text.sample)
@@ -215,7 +222,7 @@ class Pipeline:
             medium = given[modality]
             if modality == "video" and isinstance(medium, Video) and part.kind == "first_frame":
                 medium = Image(medium.frames[0])
-            tokens = self.tokenizers[modality].encode([medium])
+            tokens = self.tokenizers[modality].encode([medium]).to(self.device)
             room = streams[modality]
             n = min(tokens.values.shape[1], room.values.shape[1])
             if part.kind == "all" and tokens.values.shape[1] != room.values.shape[1]:
@@ -226,7 +233,7 @@ class Pipeline:
                 )
             laid = torch.zeros_like(room.values)
             laid[:, :n] = tokens.values[:, :n]
-            covered = torch.zeros(room.sample.shape, dtype=torch.bool)
+            covered = torch.zeros_like(room.valid)
             covered[:, :n] = True
             if bool((part.select(room) & ~covered).any()):
                 raise UserError(f"the given {modality} is shorter than the part of it that is named")
@@ -358,6 +365,10 @@ def _run_weights(run: Path) -> tuple[Path, Path | None]:
         return run / "model", final
     steps = sorted((run / "checkpoints").glob("step-*/ema.safetensors"))
     return run / "model", steps[-1] if steps else None
+
+
+def _constant(shape: tuple[int, ...], value: float, device: torch.device) -> Tensor:
+    return torch.full(shape, value, dtype=torch.float32, device=device)
 
 
 def _repeat(stream: TokenStream, times: int) -> TokenStream:

@@ -89,6 +89,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
         if run.changed:
             print(f"going on with other settings than before: {', '.join(run.changed)}")
         write_layout(out / "model", model_config, tokenizers, geometry, config.sampling, text_level)
+        for tokenizer in tokenizers.values():
+            tokenizer.to(device)
         sources = encode_sources(config, tokenizers, folders, out)
         batches = Batches(sources, text_encoder, config.run.seed, config.objective.caption_dropout)
         model = build_model(model_config, config.run.seed).to(device)
