@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .run_options import add_run_options, read_run_config
 
 if TYPE_CHECKING:
     from ..training.config import TrainConfig
@@ -22,29 +23,14 @@ With --resume and no CONFIG the run goes on with the settings it was started wit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that differ from the file's")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show resolved settings, parameter counts and memory, then stop"
-    )
+    add_run_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..config import load_config
     from ..errors import UserError
     from ..training.config import TrainConfig
 
-    config_file, overrides = args.config, list(args.overrides)
-    if config_file and "=" in config_file and not Path(config_file).exists():
-        overrides.insert(0, config_file)
-        config_file = None
-    if config_file is None and args.resume and args.out:
-        config_file = str(args.out / "config.yaml")
-    if config_file is None:
-        raise UserError("train needs a CONFIG, for example tiny.yaml; `selfflow-mm train --help` shows examples")
-    config = load_config(TrainConfig, config_file, overrides)
+    config = read_run_config(TrainConfig, args, "tiny.yaml")
     if args.dry_run:
         from ..training.plan import describe_config
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from .run_options import add_run_options, read_run_config
 
 HELP = "train a video or audio tokenizer"
 EXAMPLES = """examples:
@@ -20,30 +21,15 @@ DIR/tokenizer, with a report beside it. Shards of videos, of pictures alone and 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings that differ from the file's")
+    add_run_options(parser)
     parser.add_argument("--data", metavar="SHARDS", help="a folder of shards, see `selfflow-mm prepare`")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show resolved settings, parameter counts and memory, then stop"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..config import load_config
     from ..errors import UserError
     from ..training.tokenizer_config import TokenizerTrainConfig
 
-    config_file, overrides = args.config, list(args.overrides)
-    if config_file and "=" in config_file and not Path(config_file).exists():
-        overrides.insert(0, config_file)
-        config_file = None
-    if config_file is None and args.resume and args.out:
-        config_file = str(args.out / "config.yaml")
-    if config_file is None:
-        raise UserError("train-tokenizer needs a CONFIG, for example tokenizers/tiny_video.yaml; see --help")
-    config = load_config(TokenizerTrainConfig, config_file, overrides)
+    config = read_run_config(TokenizerTrainConfig, args, "tokenizers/tiny_video.yaml")
     if args.dry_run:
         from ..training.tokenizer_plan import describe_tokenizer
 

@@ -1,7 +1,7 @@
 """The linear path between data (t = 0) and noise (t = 1), and the velocity along it (sec. 3.1).
 
-``x_t = (1 - t) x0 + t x1`` with ``x1 ~ N(0, I)`` (eq. 1) and ``v = dx/dt = x1 - x0`` (eq. 2). Every conversion is
-derived from these two lines. Levels broadcast: ``t`` is ``(B, N)``, values are ``(B, N, C)``.
+``x_t = (1 - t) x0 + t x1`` with ``x1 ~ N(0, I)`` (eq. 1) and ``v = dx/dt = x1 - x0`` (eq. 2).
+Levels broadcast: ``t`` is ``(B, N)``, values are ``(B, N, C)``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,3 @@ def interpolate(x0: Tensor, x1: Tensor, t: Tensor) -> Tensor:
 def velocity(x0: Tensor, x1: Tensor) -> Tensor:
     """The target ``x1 - x0``, from data towards noise."""
     return x1 - x0
-
-
-def data_from_velocity(x: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """``x0 = x_t - t v``."""
-    return x - t.unsqueeze(-1) * v
-
-
-def noise_from_velocity(x: Tensor, v: Tensor, t: Tensor) -> Tensor:
-    """``x1 = x_t + (1 - t) v``."""
-    return x + (1 - t.unsqueeze(-1)) * v
