@@ -1,0 +1,73 @@
+"""Which samples a run sees: shares of sources and tasks, each once an epoch, none without its sound, exact resume."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from selfflow_mm.data.latents import encode_dataset
+from selfflow_mm.data.shards import ShardDataset
+from selfflow_mm.errors import UserError
+from selfflow_mm.training.batches import Batches
+from selfflow_mm.training.config import SourceConfig
+from selfflow_tokenizers import ByteTextEncoder, load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def latents(small_clips, small_tokenizers, tmp_path_factory):
+    tokenizers = {m: load_tokenizer(small_tokenizers[m]) for m in ("image", "video", "audio")}
+    folder = tmp_path_factory.mktemp("encoded") / "x"
+    return encode_dataset(ShardDataset(small_clips), tokenizers, dict.fromkeys(tokenizers, "h"), folder)
+
+
+def make(latents, dropout: float = 0.0) -> Batches:
+    joint = SourceConfig("a", {"t2va": 0.5, "t2a": 0.5}, ratio=3.0, batch=4)
+    pictures = SourceConfig("b", {"t2i": 1.0}, ratio=1.0, batch=5)
+    return Batches({"clips": (joint, latents), "stills": (pictures, latents)}, ByteTextEncoder(), 7, dropout)
+
+
+def test_sources_and_tasks_come_in_their_shares(latents):
+    batches = make(latents)
+    drawn = Counter((source, task) for source, task, _ in (batches.at(step) for step in range(400)))
+    assert drawn["stills", "t2i"] == pytest.approx(100, abs=35)
+    assert drawn["clips", "t2va"] == pytest.approx(150, abs=40)
+    assert drawn["clips", "t2a"] == pytest.approx(150, abs=40)
+
+
+def test_an_epoch_holds_every_fitting_sample_once_and_no_silent_film(latents):
+    batches = make(latents)
+    seen: dict[str, list[int]] = {"t2va": [], "t2i": []}
+    for step in range(120):
+        _, task, batch = batches.at(step)
+        if task in seen:
+            seen[task] += batch.ids.tolist()
+    for start in range(0, 3 * 8, 8):  # eight of the ten clips have sound
+        assert sorted(seen["t2va"][start : start + 8]) == list(range(8))
+    for start in range(0, 3 * 10, 10):  # the second source's ids follow the first's
+        assert sorted(seen["t2i"][start : start + 10]) == list(range(10, 20))
+
+
+def test_going_on_from_the_cursors_gives_what_would_have_come(latents):
+    whole = make(latents)
+    expected = [whole.at(step)[2].ids.tolist() for step in range(30)]
+    first = make(latents)
+    for step in range(17):
+        first.at(step)
+    second = make(latents)
+    second.cursors.update(first.cursors)
+    assert [second.at(step)[2].ids.tolist() for step in range(17, 30)] == expected[17:]
+
+
+def test_captions_are_dropped_at_their_rate_and_dropped_ones_are_empty(latents):
+    batches = make(latents, dropout=0.3)
+    lengths = [n for step in range(300) for n in batches.at(step)[2].text.valid.sum(1).tolist()]
+    assert sum(n == 1 for n in lengths) / len(lengths) == pytest.approx(0.3, abs=0.05)  # one end token is all
+    assert set(lengths) == {1, 3}  # "clip 4" and "number 4" are two words and the end
+
+
+def test_a_task_no_sample_can_serve_is_refused(latents):
+    with pytest.raises(UserError, match="no sample in .* has the audio that task t2a needs"):
+        latents_without = type(latents).__new__(type(latents))
+        latents_without.__dict__.update(latents.__dict__ | {"_place": {"video": latents._place["video"]}})
+        Batches({"x": (SourceConfig("a", {"t2a": 1.0}), latents_without)}, ByteTextEncoder(), 0, 0.0)
