@@ -1,4 +1,4 @@
-"""A training run killed by SIGKILL at random moments, any of which may fall into a save, ends in the bits of one that never was."""
+"""A training run killed by SIGKILL at random moments, saves included, ends in the bits of one that never was."""
 
 from __future__ import annotations
 
