@@ -222,6 +222,7 @@ class Pipeline:
             medium = given[modality]
             if modality == "video" and isinstance(medium, Video) and part.kind == "first_frame":
                 medium = Image(medium.frames[0])
+            _check_medium(modality, medium, geometry)
             tokens = self.tokenizers[modality].encode([medium]).to(self.device)
             room = streams[modality]
             n = min(tokens.values.shape[1], room.values.shape[1])
@@ -365,6 +366,24 @@ def _run_weights(run: Path) -> tuple[Path, Path | None]:
         return run / "model", final
     steps = sorted((run / "checkpoints").glob("step-*/ema.safetensors"))
     return run / "model", steps[-1] if steps else None
+
+
+def _check_medium(modality: str, medium: Media, geometry: Geometry) -> None:
+    """A picture of another size or rate would be laid over the wrong places and times."""
+    if isinstance(medium, Audio):
+        return  # its tokenizer refuses another rate, and its length shows in its tokens
+    height, width = (medium.pixels.shape[:2]) if isinstance(medium, Image) else medium.frames.shape[1:3]
+    if (height, width) != (geometry.height, geometry.width):
+        raise UserError(
+            f"the given {modality} is {width} x {height} pixels, the model's clips are "
+            f"{geometry.width} x {geometry.height}; "
+            "resize it (`selfflow-mm prepare` does)"
+        )
+    if isinstance(medium, Video) and abs(medium.fps - geometry.fps) > 1e-3:
+        raise UserError(
+            f"the given {modality} has {medium.fps:g} frames per second, the model's clips {geometry.fps:g}; "
+            "`selfflow-mm prepare` brings it to another rate"
+        )
 
 
 def _constant(shape: tuple[int, ...], value: float, device: torch.device) -> Tensor:

@@ -23,7 +23,7 @@ def write_report(run: Path, config: TrainConfig, title: str) -> Path:
         page.text(f"{last['step']} of {config.run.steps} steps in {last['seconds'] / 60:.1f} minutes of work.")
     newest = sorted((run / "samples").glob("step-*"))[-1:]
     for folder in newest:
-        page.heading(f"Samples at {folder.name.replace('-', ' ').replace(' 0', ' ').lstrip()}")
+        page.heading(f"Samples at step {int(folder.name.removeprefix('step-')):,}")
         page.cards([_card(path, config) for path in sorted(folder.iterdir()) if path.suffix in KINDS])
     groups = {
         "Loss per modality": r"loss|l_gen/.*",

@@ -103,7 +103,7 @@ def test_guidance_is_the_formula_on_the_velocity(pipeline):
     assert not torch.allclose(conditional, unconditional, atol=1e-3)
 
 
-def test_running_ahead_changes_sound_and_not_the_ends(pipeline):
+def test_a_schedule_in_which_the_picture_runs_ahead_changes_the_sound(pipeline):
     ahead = SamplingConfig(steps=4, spans={"video": (0.0, 0.5), "audio": (0.5, 1.0)})
     [together], [staged] = pipeline(["x"], sampling=SamplingConfig(steps=4)), pipeline(["x"], sampling=ahead)
     assert not torch.equal(together.audio.waveform, staged.audio.waveform)
@@ -132,6 +132,10 @@ def test_requests_that_cannot_be_met_are_refused_in_a_sentence(pipeline, tmp_pat
         pipeline(["x"], "v2a")
     with pytest.raises(UserError, match="the given audio has 50 tokens"):
         pipeline(["x"], "a2v", given={"audio": sound})
+    with pytest.raises(UserError, match="given video is 64 x 32 pixels, the model's clips are 32 x 32"):
+        pipeline(["x"], "i2v", given={"video": Image(torch.zeros(32, 64, 3, dtype=torch.uint8))})
+    with pytest.raises(UserError, match="has 30 frames per second, the model's clips 16"):
+        pipeline(["x"], "v2a", given={"video": Video(torch.zeros(9, 32, 32, 3, dtype=torch.uint8), 30.0)})
     with pytest.raises(UserError, match="no prompt"):
         pipeline([])
     with pytest.raises(UserError, match="this model has no action"):
