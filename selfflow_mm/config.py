@@ -28,6 +28,24 @@ T = TypeVar("T")
 
 COMMAND_LINE = "command line"
 
+#: Dataclass -> preset name -> the values it stands for; see ``register_presets``.
+_PRESETS: dict[type, Mapping[str, Mapping[str, Any]]] = {}
+
+
+def register_presets(cls: type, presets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Let sections of type ``cls``, which needs a text field ``preset``, start from named values.
+
+    ``preset: NAME`` stands for that preset's values; keys written beside it come before them. On the command line
+    ``model.preset=NAME`` comes before the file's keys, and other keys on the command line before the preset. What
+    ``dump_yaml`` writes names the preset and every value, so it reads back the same even if the preset changes.
+
+    Args:
+        cls: a dataclass that configurations hold.
+        presets: name -> field -> value, in the types that YAML has.
+    """
+    _PRESETS[cls] = presets
+
+
 
 def load_config(cls: type[T], path: Path | str | None = None, overrides: Sequence[str] = ()) -> T:
     """Read a configuration file into ``cls`` and apply overrides such as ``model.width=192``.
@@ -154,6 +172,7 @@ class _Reader:
             raise self.error(key, f"'{key}' is {_show(data)}, but is a section with the keys {_keys(cls)}")
         hints = typing.get_type_hints(cls)
         fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+        data = self.with_preset(cls, data, key)
         for name in data:
             if name not in fields:
                 raise self.unknown(cls, str(name), key)
@@ -168,6 +187,24 @@ class _Reader:
             return cls(**values)
         except UserError as error:  # an impossible value, said by the dataclass itself
             raise self.error(self.blame(key, values), f"{key}: {error}" if key else str(error)) from error
+
+    def with_preset(self, cls: type, data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+        """``data`` with the values of the preset it names, if it names one."""
+        presets = _PRESETS.get(cls)
+        chosen = data.get("preset")
+        if presets is None or chosen is None:
+            return data
+        dotted = f"{key}.preset" if key else "preset"
+        name = self.read(str, chosen, dotted)
+        if not name:
+            return data
+        if name not in presets:
+            near = _nearest(name, list(presets))
+            hint = f"the nearest is '{near}'" if near else f"there are {', '.join(presets)}"
+            raise self.error(dotted, f"'{dotted}' is '{name}', but there is no such preset; {hint}")
+        if isinstance(chosen, _Override):  # said later than the file, so it comes before the file's values
+            data = {k: v for k, v in data.items() if k not in presets[name] or isinstance(v, _Override)}
+        return {**presets[name], **data}
 
     def blame(self, key: str, values: Mapping[str, Any]) -> str:
         """The overridden key inside a section, if one may have made the section impossible."""

@@ -27,10 +27,13 @@ class NoiseLevels:
     Attributes:
         levels: ``(B, G)`` float32 in [0, 1]; 0 is data, 1 is noise.
         group: ``(B, N)`` int64 in [0, G): the level of each token. Padding points anywhere.
+        each: token i has level i (G = N), so that nothing need be looked up. A plain bool beside the tensors,
+            because no model may look into them to find out.
     """
 
     levels: Tensor
     group: Tensor
+    each: bool = False
 
     def __post_init__(self) -> None:
         if self.levels.ndim != 2 or self.group.ndim != 2 or len(self.levels) != len(self.group):
@@ -56,6 +59,25 @@ class NoiseLevels:
         t, s = _per_sample(t), _per_sample(s)
         return cls(torch.cat([t, s], dim=1), sample.clamp(min=0) + t.shape[1] * mask.long())
 
+    @classmethod
+    def each_token(cls, t: Tensor) -> NoiseLevels:
+        """A level for every token, ``t`` ``(B, N)``: the expanded form, which costs a modulation per token."""
+        return cls(t.float(), torch.arange(t.shape[1], device=t.device).expand(t.shape), each=True)
+
+    @classmethod
+    def grouped(cls, t: Tensor) -> NoiseLevels:
+        """The few distinct levels of each row of ``t`` ``(B, N)``, found by looking: it waits for an accelerator and
+        cannot be compiled. Where more than half of the tokens differ, the expanded form.
+        """
+        ordered, order = t.float().sort(dim=1)
+        rank = (ordered.diff(dim=1) != 0).long().cumsum(dim=1)
+        rank = torch.cat([rank.new_zeros(len(t), 1), rank], dim=1)
+        count = int(rank.max()) + 1
+        if 2 * count > t.shape[1] > 2:
+            return cls.each_token(t)
+        levels = ordered[:, :1].expand(-1, count).scatter(1, rank, ordered)
+        return cls(levels, torch.empty_like(rank).scatter_(1, order, rank))
+
     def given(self, mask: Tensor, level: Tensor | float = 0.0) -> NoiseLevels:
         """These levels, but ``level`` (a number or ``(B,)``) for the tokens in ``mask``: conditions the model is
         handed.
@@ -66,7 +88,7 @@ class NoiseLevels:
 
     def per_token(self) -> Tensor:
         """Expand to ``(B, N)``, one level per token."""
-        return self.levels.gather(1, self.group)
+        return self.levels if self.each else self.levels.gather(1, self.group)
 
     @classmethod
     def concatenate(cls, parts: list[NoiseLevels]) -> NoiseLevels:
@@ -75,6 +97,7 @@ class NoiseLevels:
         return cls(
             torch.cat([p.levels for p in parts], dim=1),
             torch.cat([p.group + o for p, o in zip(parts, offsets, strict=True)], dim=1),
+            each=all(p.each for p in parts),
         )
 
 

@@ -13,22 +13,22 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import UserError
 from ..tokens import NoiseLevels, TokenStream
+from .attention import Attend, Pattern, attention, plain
 from .layers import (
     LevelEmbedding,
     Modulation,
     QKNorm,
     SwiGLU,
-    attention,
+    choice_of,
     modulated_norm,
     per_token,
     split_heads,
     swiglu,
 )
-from .positions import rope_table
+from .positions import rope_table, rotate
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,25 @@ class JointConfig:
     """Shape of a joint transformer.
 
     Attributes:
+        preset: the name of the preset that the values started from; says nothing by itself.
         width: D; a multiple of ``heads``.
         double_blocks, single_blocks: blocks of each kind; depth is their sum.
         mlp_ratio: hidden width of the feed-forward over D.
         rope_axes: head channels for seconds, row, column, index; even, summing to ``width / heads``.
         rope_theta, time_rate: see :func:`positions.rope_table`.
-        bias: whether linear layers have biases (FLUX.2 [klein] has none; the paper names qkv biases).
+        bias, qkv_bias: whether linear layers have biases, and those of queries, keys and values (FLUX.2 [klein] has
+            none at all; the paper names qkv biases).
         modalities: name -> channels of its tokens; empty takes them from the tokenizers' specs.
         text_channels: channels of the text tokens; 0 takes them from the text encoder's spec.
         projector_ratio: hidden width over D of the head P that predicts the teacher's features (the released weights
             have 2).
+        projector_channels: what P gives; 0 is D, for teachers of the same kind. REPA sets its encoder's width.
+        isolate_conditions: text and given tokens attend only to themselves, so that their keys and values are
+            computed once per sample instead of once per step (:meth:`JointTransformer.condition`). Another model: it
+            must be trained so.
     """
 
+    preset: str = ""
     width: int = 1152
     heads: int = 16
     double_blocks: int = 7
@@ -57,9 +64,12 @@ class JointConfig:
     rope_theta: float = 2000.0
     time_rate: float = 24.0
     bias: bool = True
+    qkv_bias: bool = True
     modalities: dict[str, int] = field(default_factory=dict)
     text_channels: int = 0
     projector_ratio: float = 2.0
+    projector_channels: int = 0
+    isolate_conditions: bool = False
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width < 1 or self.width % self.heads:
@@ -72,6 +82,10 @@ class JointConfig:
             )
         if self.double_blocks < 0 or self.single_blocks < 0 or self.depth < 1:
             raise UserError("a transformer needs at least one block; set double_blocks or single_blocks")
+        if self.bias and not self.qkv_bias:
+            raise UserError("bias without qkv_bias is not built; set qkv_bias too, or bias to false")
+        if self.projector_channels < 0:
+            raise UserError(f"projector_channels cannot be negative, got {self.projector_channels}")
         if self.mlp_ratio <= 0 or self.projector_ratio <= 0:
             raise UserError("mlp_ratio and projector_ratio must be positive")
 
@@ -86,12 +100,42 @@ class JointConfig:
 
 @dataclass
 class Output:
-    """What a forward pass gives: ``velocity`` per modality ``(B, N, C)``, and on request hidden ``features`` per
-    modality ``(B, N, D)``.
+    """What a forward pass gives.
+
+    Attributes:
+        velocity: modality -> ``(B, N, C)``; empty where only features were asked for.
+        features: block, counted from 1 -> modality -> hidden state ``(B, N, D)`` after it.
     """
 
     velocity: dict[str, Tensor]
-    features: dict[str, Tensor]
+    features: dict[int, dict[str, Tensor]]
+
+
+@dataclass
+class KeysValues:
+    """Keys and values ``(B, heads, N, d)`` of the condition tokens in one block: kept at their first pass, put before
+    those of the other tokens ever after.
+    """
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if self.keys is None or self.values is None:
+            self.keys, self.values = k, v
+            return k, v
+        return torch.cat([self.keys, k], dim=2), torch.cat([self.values, v], dim=2)
+
+
+def _attended(
+    qkv: tuple[Tensor, Tensor, Tensor], rope: tuple[Tensor, Tensor], attend: Attend, past: KeysValues | None
+) -> Tensor:
+    """Rotary attention -> ``(B, N, D)``; angles in float32, products in the values' dtype."""
+    q, k, v = qkv
+    q, k = rotate(q, rope).to(v.dtype), rotate(k, rope).to(v.dtype)
+    if past is not None:
+        k, v = past.extend(k, v)
+    return attend(q, k, v)
 
 
 class _Half(nn.Module):
@@ -101,7 +145,7 @@ class _Half(nn.Module):
         super().__init__()
         d, bias = config.width, config.bias
         self.heads = config.heads
-        self.qkv = nn.Linear(d, 3 * d, bias=bias)
+        self.qkv = nn.Linear(d, 3 * d, bias=config.qkv_bias)
         self.norm = QKNorm(d // config.heads)
         self.proj = nn.Linear(d, d, bias=bias)
         self.mlp = SwiGLU(d, config.hidden, bias=bias)
@@ -130,15 +174,18 @@ class DoubleBlock(nn.Module):
         tables: tuple[Tensor, Tensor],
         choices: tuple[Tensor | None, Tensor | None],
         rope: tuple[Tensor, Tensor],
-        mask: Tensor | None,
+        attend: Attend,
+        past: KeysValues | None = None,
     ) -> tuple[Tensor, Tensor]:
-        text_qkv = self.text.queries(text, tables[0], choices[0])
-        media_qkv = self.media.queries(media, tables[1], choices[1])
-        q, k, v = (torch.cat(pair, dim=2) for pair in zip(text_qkv, media_qkv, strict=True))
-        attended = attention(q, k, v, rope, mask)
-        n = text.shape[1]
-        text = self.text.update(text, attended[:, :n], tables[0], choices[0])
-        media = self.media.update(media, attended[:, n:], tables[1], choices[1])
+        """``text`` or ``media`` may have no tokens: then its half does nothing."""
+        halves = [(self.text, text, tables[0], choices[0]), (self.media, media, tables[1], choices[1])]
+        parts = [half.queries(x, table, choice) for half, x, table, choice in halves if x.shape[1]]
+        q, k, v = (torch.cat(same, dim=2) for same in zip(*parts, strict=True))
+        attended = _attended((q, k, v), rope, attend, past).split([text.shape[1], media.shape[1]], dim=1)
+        text, media = (
+            half.update(x, seen, table, choice) if x.shape[1] else x
+            for (half, x, table, choice), seen in zip(halves, attended, strict=True)
+        )
         return text, media
 
 
@@ -150,15 +197,25 @@ class SingleBlock(nn.Module):
         d = config.width
         self.heads, self.widths = config.heads, (3 * d, 2 * config.hidden)
         self.up = nn.Linear(d, sum(self.widths), bias=config.bias)
+        lone = config.qkv_bias and not config.bias  # a bias for the first 3 D rows of the matrix only
+        self.qkv_bias = nn.Parameter(torch.zeros(3 * d)) if lone else None
         self.norm = QKNorm(d // config.heads)
         self.down = nn.Linear(d + config.hidden, d, bias=config.bias)
 
     def forward(
-        self, x: Tensor, table: Tensor, choice: Tensor | None, rope: tuple[Tensor, Tensor], mask: Tensor | None
+        self,
+        x: Tensor,
+        table: Tensor,
+        choice: Tensor | None,
+        rope: tuple[Tensor, Tensor],
+        attend: Attend,
+        past: KeysValues | None = None,
     ) -> Tensor:
         shift, scale, gate = table.unbind(2)
         qkv, mlp = self.up(modulated_norm(x, shift, scale, choice)).split(self.widths, dim=-1)
-        attended = attention(*split_heads(qkv, self.heads, self.norm), rope, mask)
+        if self.qkv_bias is not None:
+            qkv = qkv + self.qkv_bias.to(qkv.dtype)
+        attended = _attended(split_heads(qkv, self.heads, self.norm), rope, attend, past)
         return x + per_token(gate, choice) * self.down(torch.cat([attended, swiglu(mlp)], dim=-1))
 
 
@@ -181,7 +238,10 @@ class JointTransformer(nn.Module):
         self.out_modulation = Modulation(d, 2, bias)
         self.media_out = nn.ModuleDict({m: nn.Linear(d, c, bias=bias) for m, c in config.modalities.items()})
         hidden = round(d * config.projector_ratio)
-        self.projector = nn.Sequential(nn.Linear(d, hidden), nn.SiLU(), nn.Linear(hidden, d))
+        self.projector = nn.Sequential(
+            nn.Linear(d, hidden), nn.SiLU(), nn.Linear(hidden, config.projector_channels or d)
+        )
+        self.attention_backend = "sdpa"
         self._initialise()
 
     def _initialise(self) -> None:
@@ -198,8 +258,9 @@ class JointTransformer(nn.Module):
         streams: Mapping[str, TokenStream],
         levels: Mapping[str, NoiseLevels],
         text: TokenStream,
-        features_after: int | None = None,
+        features_after: tuple[int, ...] = (),
         features_only: bool = False,
+        given: Mapping[str, Tensor] | None = None,
     ) -> Output:
         """Velocity (noise - data) of every media token.
 
@@ -207,53 +268,103 @@ class JointTransformer(nn.Module):
             streams: modality -> noisy tokens; any non-empty subset of the config's modalities.
             levels: stream name -> noise levels, with one entry ``"text"`` for the text tokens.
             text: the text encoder's tokens; at least one per row (an empty caption is a token too).
-            features_after: also return the media tokens' hidden state after this block, counted from 1.
-            features_only: stop there and return no velocity (the teacher's pass).
+            features_after: also return the media tokens' hidden state after these blocks, counted from 1.
+            features_only: stop after the last of them and return no velocity (the teacher's pass).
+            given: modality -> ``(B, N)`` bool of given tokens; read where ``isolate_conditions`` is set.
 
         Raises:
             UserError: an unknown modality, levels that do not fit, ``features_after`` outside the depth.
         """
         self._check(streams, levels, text, features_after, features_only)
+        pattern = _pattern([text, *streams.values()], _conditions(streams, text, given) if self._isolates else None)
+        return self._run(
+            streams, levels, text, attention(self.attention_backend, pattern), features_after, features_only
+        )
+
+    def condition(
+        self, streams: Mapping[str, TokenStream], levels: Mapping[str, NoiseLevels], text: TokenStream
+    ) -> list[KeysValues]:
+        """The keys and values of text and given tokens in every block, for :meth:`conditioned`.
+
+        Args:
+            streams: modality -> given tokens (and nothing but those); may be empty.
+            levels, text: as in a forward pass; the levels of these tokens cannot change while sampling.
+
+        Raises:
+            UserError: the model was not built with ``isolate_conditions``, or a row packs several samples.
+        """
+        if not self._isolates:
+            raise UserError("only a model with isolate_conditions has conditions that can be computed beforehand")
+        if not all(s.full for s in (text, *streams.values())):
+            raise UserError("conditions are computed beforehand for one sample per row, without padding")
+        past = [KeysValues() for _ in range(self.config.depth)]
+        self._check(streams, levels, text, (), False, at_least=0)
+        self._run(streams, levels, text, plain, past=past)
+        return past
+
+    def conditioned(
+        self, streams: Mapping[str, TokenStream], levels: Mapping[str, NoiseLevels], past: list[KeysValues]
+    ) -> dict[str, Tensor]:
+        """The velocity of generated tokens, given what :meth:`condition` computed; equal to that of a forward pass."""
+        self._check(streams, levels, None, (), False)
+        return self._run(streams, levels, None, plain, past=past).velocity
+
+    @property
+    def _isolates(self) -> bool:
+        return self.config.isolate_conditions
+
+    def _run(
+        self,
+        streams: Mapping[str, TokenStream],
+        levels: Mapping[str, NoiseLevels],
+        text: TokenStream | None,
+        attend: Attend,
+        features_after: tuple[int, ...] = (),
+        features_only: bool = False,
+        past: list[KeysValues] | None = None,
+    ) -> Output:
         names = list(streams)
         sizes = [streams[m].values.shape[1] for m in names]
-        n_text = text.values.shape[1]
+        parts = [s for s in (text, *streams.values()) if s is not None]
+        batch, n_text = len(parts[0].values), 0 if text is None else text.values.shape[1]
+        positions = torch.cat([p.positions for p in parts], dim=1)
+        rope = rope_table(positions, self.config.rope_axes, self.config.rope_theta, self.config.time_rate)
+        nothing = positions.new_zeros(batch, 0, self.config.width, dtype=torch.float32)
 
-        x_text = self.text_in(text.values)
-        x = torch.cat([self.media_in[m](streams[m].values) for m in names], dim=1)
-        rope = rope_table(
-            torch.cat([text.positions, *(streams[m].positions for m in names)], dim=1),
-            self.config.rope_axes,
-            self.config.rope_theta,
-            self.config.time_rate,
-        )
-        mask = _same_sample([text, *(streams[m] for m in names)])
+        x_text = nothing if text is None else self.text_in(text.values).float()
+        x = torch.cat([nothing, *(self.media_in[m](streams[m].values).float() for m in names)], dim=1)  # stays float32
 
-        media_levels = NoiseLevels.concatenate([levels[m] for m in names])
-        all_levels = NoiseLevels.concatenate([levels["text"], media_levels])
+        # A modulation per noise level, whatever the number of tokens; each block looks up what it needs.
+        text_levels, media_levels = [levels["text"]] * (text is not None), [levels[m] for m in names]
+        all_levels = NoiseLevels.concatenate([*text_levels, *media_levels])
         embedding = self.level(all_levels.levels)
-        n_text_levels = levels["text"].levels.shape[1]
-        media_embedding = embedding[:, n_text_levels:]
-        text_choice, media_choice = _one_hot(levels["text"]), _one_hot(media_levels)
-        tables = self.text_modulation(embedding[:, :n_text_levels]), self.media_modulation(media_embedding)
+        of_text, of_media = embedding.split(
+            [sum(lv.levels.shape[1] for lv in g) for g in (text_levels, media_levels)], 1
+        )
+        choices = [choice_of(NoiseLevels.concatenate(g)) if g else None for g in (text_levels, media_levels)]
+        tables = self.text_modulation(of_text), self.media_modulation(of_media)
 
-        features: dict[str, Tensor] = {}
-        x_text, x = x_text.float(), x.float()  # the residual stream stays in float32
+        features: dict[int, dict[str, Tensor]] = {}
+        last = max(features_after) if features_only else 0
+        kept: list[KeysValues] | list[None] = past or [None] * self.config.depth
         for i, double in enumerate(self.double_blocks, start=1):
-            x_text, x = double(x_text, x, tables, (text_choice, media_choice), rope, mask)
-            if i == features_after:
-                features = dict(zip(names, x.split(sizes, dim=1), strict=True))
-                if features_only:
-                    return Output({}, features)
+            x_text, x = double(x_text, x, tables, (choices[0], choices[1]), rope, attend, kept[i - 1])
+            if i in features_after:
+                features[i] = dict(zip(names, x.split(sizes, dim=1), strict=True))
+            if i == last:
+                return Output({}, features)
         x = torch.cat([x_text, x], dim=1)
-        table, choice = self.single_modulation(embedding), _one_hot(all_levels)
+        table, choice = self.single_modulation(embedding), choice_of(all_levels)
         for i, single in enumerate(self.single_blocks, start=1 + len(self.double_blocks)):
-            x = single(x, table, choice, rope, mask)
-            if i == features_after:
-                features = dict(zip(names, x[:, n_text:].split(sizes, dim=1), strict=True))
-                if features_only:
-                    return Output({}, features)
-        shift, scale = self.out_modulation(media_embedding).unbind(2)
-        x = modulated_norm(x[:, n_text:], shift, scale, media_choice)
+            x = single(x, table, choice, rope, attend, kept[i - 1])
+            if i in features_after:
+                features[i] = dict(zip(names, x[:, n_text:].split(sizes, dim=1), strict=True))
+            if i == last:
+                return Output({}, features)
+        if not names:
+            return Output({}, features)
+        shift, scale = self.out_modulation(of_media).unbind(2)
+        x = modulated_norm(x[:, n_text:], shift, scale, choices[1])
         velocity = {m: self.media_out[m](part) for m, part in zip(names, x.split(sizes, dim=1), strict=True)}
         return Output(velocity, features)
 
@@ -261,13 +372,14 @@ class JointTransformer(nn.Module):
         self,
         streams: Mapping[str, TokenStream],
         levels: Mapping[str, NoiseLevels],
-        text: TokenStream,
-        features_after: int | None,
+        text: TokenStream | None,
+        features_after: tuple[int, ...],
         features_only: bool,
+        at_least: int = 1,
     ) -> None:
-        if not streams:
+        if len(streams) < at_least:
             raise UserError("the model was called without any media tokens")
-        for name, stream in {**streams, "text": text}.items():
+        for name, stream in {**streams, **({} if text is None else {"text": text})}.items():
             channels = self.config.text_channels if name == "text" else self.config.modalities.get(name)
             if channels is None:
                 raise UserError(f"the model has no modality '{name}'; it has {', '.join(self.config.modalities)}")
@@ -280,23 +392,21 @@ class JointTransformer(nn.Module):
                     f"noise levels of {name} are for {tuple(levels[name].group.shape)} tokens, "
                     f"its stream has {tuple(stream.values.shape[:2])}"
                 )
-        if features_only and features_after is None:
+        if features_only and not features_after:
             raise UserError("features_only needs features_after")
-        if features_after is not None and not 1 <= features_after <= self.config.depth:
-            raise UserError(f"features_after is {features_after}; the blocks are counted from 1 to {self.config.depth}")
+        for block in features_after:
+            if not 1 <= block <= self.config.depth:
+                raise UserError(f"features_after is {block}; the blocks are counted from 1 to {self.config.depth}")
 
 
-def _one_hot(levels: NoiseLevels) -> Tensor | None:
-    groups = levels.levels.shape[1]
-    return None if groups == 1 else F.one_hot(levels.group, groups).to(levels.levels.dtype)
+def _pattern(streams: list[TokenStream], condition: Tensor | None) -> Pattern:
+    full = all(s.full for s in streams)
+    return Pattern(None if full else torch.cat([s.sample for s in streams], dim=1), condition)
 
 
-def _same_sample(streams: list[TokenStream]) -> Tensor | None:
-    """Additive attention mask ``(B, 1, N, N)``: tokens see those of their own sample. Padding (-1) sees padding, so
-    no row is empty.
-    """
-    if all(s.full for s in streams):
-        return None
-    sample = torch.cat([s.sample for s in streams], dim=1)
-    same = sample.unsqueeze(1) == sample.unsqueeze(2)
-    return torch.zeros(same.shape, device=sample.device).masked_fill_(~same, -torch.inf).unsqueeze(1)
+def _conditions(streams: Mapping[str, TokenStream], text: TokenStream, given: Mapping[str, Tensor] | None) -> Tensor:
+    """``(B, N)`` bool over text and media tokens: those that see only each other."""
+    masks = [
+        given[m] if given and m in given else torch.zeros_like(s.sample, dtype=torch.bool) for m, s in streams.items()
+    ]
+    return torch.cat([torch.ones_like(text.sample, dtype=torch.bool), *masks], dim=1)

@@ -1,4 +1,4 @@
-"""Layers shared by the transformers: normalisation, modulation, feed-forward, attention, embeddings."""
+"""Layers shared by the transformers: normalisation, modulation, feed-forward, embeddings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .positions import rotate
+from ..tokens import NoiseLevels
+
+#: Up to so many levels a row, a one-hot product looks modulations up; above, it would cost more than it saves.
+MANY_LEVELS = 64
 
 
 class RMSNorm(nn.Module):
@@ -75,15 +78,31 @@ class Modulation(nn.Module):
         return rearrange(self.linear(F.silu(embedding)).float(), "b g (c d) -> b g c d", c=self.count)
 
 
-def per_token(table: Tensor, choice: Tensor | None) -> Tensor:
-    """Rows ``(B, G, D)`` of a modulation table for each token.
+def choice_of(levels: NoiseLevels) -> Tensor | None:
+    """By what :func:`per_token` looks a modulation table up: one-hot ``(B, N, G)`` for few levels, the index ``(B, N)``
+    for many, None where there is nothing to look up (one level for all tokens, or a level for each).
+    """
+    groups = levels.levels.shape[1]
+    if groups == 1 or levels.each:
+        return None
+    return levels.group if groups > MANY_LEVELS else F.one_hot(levels.group, groups).to(levels.levels.dtype)
 
-    ``choice`` is ``(B, N, G)`` one-hot, or None where a single level serves all tokens. A product with a one-hot
-    matrix is an exact look-up whose gradient is another product; gathering would scatter-add in the
-    backward pass, several times slower.
+
+def per_token(table: Tensor, choice: Tensor | None) -> Tensor:
+    """Rows ``(B, G, D)`` of a modulation table for each token, ``(B, N, D)`` or broadcasting to it.
+
+    A product with a one-hot matrix is an exact look-up whose gradient is another product; gathering would scatter-add
+    in the backward pass, several times slower. A compiler fuses a selection into what uses it, but no product.
     """
     if choice is None:
         return table
+    if choice.ndim == 2:
+        return table.gather(1, choice.unsqueeze(-1).expand(-1, -1, table.shape[2]))
+    if torch.compiler.is_compiling() and table.shape[1] <= 4:
+        chosen = table[:, :1]
+        for g in range(1, table.shape[1]):
+            chosen = torch.where(choice[:, :, g : g + 1] > 0, table[:, g : g + 1], chosen)
+        return chosen
     with torch.autocast(table.device.type, enabled=False):  # a look-up must not round
         return choice @ table.float()
 
@@ -104,13 +123,6 @@ class QKNorm(nn.Module):
 
 
 def split_heads(qkv: Tensor, heads: int, norm: QKNorm) -> tuple[Tensor, Tensor, Tensor]:
-    """``(B, N, 3 D)`` -> queries, keys, values ``(B, heads, N, D / heads)``, the first two normalised."""
+    """``(B, N, 3 D)`` -> queries, keys, values ``(B, heads, N, D / heads)``, the first two normalised (float32)."""
     q, k, v = rearrange(qkv, "b n (three h d) -> three b h n d", three=3, h=heads)
     return norm.query(q), norm.key(k), v
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
-    """Rotary attention -> ``(B, N, D)``. ``mask``: additive ``(B, 1, N, N)``, or None where all may see all."""
-    q, k = rotate(q, rope).to(v.dtype), rotate(k, rope).to(v.dtype)
-    mask = None if mask is None else mask.to(v.dtype)
-    return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), "b h n d -> b n (h d)")

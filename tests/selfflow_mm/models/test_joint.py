@@ -110,12 +110,12 @@ def test_features_are_those_the_full_pass_goes_through(model):
     streams, text = make(2)
     levels = levels_for(streams, text)
     for block in (1, 2, 3):
-        full = model(streams, levels, text, features_after=block)
-        stopped = model(streams, levels, text, features_after=block, features_only=True)
+        full = model(streams, levels, text, features_after=(block,))
+        stopped = model(streams, levels, text, features_after=(block,), features_only=True)
         assert not stopped.velocity
         for m in streams:
-            assert torch.equal(full.features[m], stopped.features[m])
-            assert full.features[m].shape == (2, streams[m].values.shape[1], 32)
+            assert torch.equal(full.features[block][m], stopped.features[block][m])
+            assert full.features[block][m].shape == (2, streams[m].values.shape[1], 32)
 
 
 def test_rotation_depends_on_time_differences_only_and_keeps_length():
@@ -133,7 +133,7 @@ def test_rotation_depends_on_time_differences_only_and_keeps_length():
 
 def test_parameter_count_of_the_papers_shape():
     """7 + 14 blocks at width 1152 are about 625 M (sec. 4); counted here by hand from the block layout."""
-    config = JointConfig(modalities={"image": 16}, text_channels=64, bias=False)
+    config = JointConfig(modalities={"image": 16}, text_channels=64, bias=False, qkv_bias=False)
     with torch.device("meta"):
         model = JointTransformer(config)
     w = 1152
@@ -170,4 +170,4 @@ def test_calls_that_do_not_fit_are_refused(model):
     with pytest.raises(UserError, match="noise levels of video are for"):
         model(streams, {**levels, "video": levels["audio"]}, text)
     with pytest.raises(UserError, match="counted from 1 to 3"):
-        model(streams, levels, text, features_after=4)
+        model(streams, levels, text, features_after=(4,))
