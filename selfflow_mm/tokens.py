@@ -84,6 +84,8 @@ class NoiseLevels:
         """
         column = torch.as_tensor(level, dtype=self.levels.dtype, device=self.levels.device)
         column = column.expand(len(self.levels)).unsqueeze(1)
+        if self.each:
+            return NoiseLevels(torch.where(mask, column, self.levels), self.group, each=True)
         return NoiseLevels(torch.cat([self.levels, column], dim=1), self.group.masked_fill(mask, self.levels.shape[1]))
 
     def per_token(self) -> Tensor:

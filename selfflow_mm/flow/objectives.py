@@ -1,12 +1,15 @@
-"""Training objectives: Self-Flow as the paper states it, plain flow matching, dual timesteps alone.
+"""Training objectives: Self-Flow as the paper states it, its baselines and its negative controls.
 
-``Objective.loss`` is the method on one screen. Equation and section numbers are those of "Self-Supervised
-Flow Matching for Scalable Multi-Modal Synthesis" (arXiv 2603.06507). Time: 0 is data, 1 is noise.
+``Objective.loss`` is the method on one screen. Equation and section numbers are those of "Self-Supervised Flow
+Matching for Scalable Multi-Modal Synthesis" (arXiv 2603.06507). Time: 0 is data, 1 is noise.
+
+An objective is a row of ``METHODS``: a schedule that gives every token its level, and what the student's features
+are compared with. A new one is a new row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -19,13 +22,57 @@ from ..errors import UserError
 from ..randomness import Randomness
 from ..tokens import NoiseLevels, TokenStream
 from .path import interpolate, velocity
+from .schedules import (
+    Chance,
+    Schedule,
+    diffusion_forcing,
+    dual_timesteps,
+    full_masking,
+    one_timestep,
+    trailing_teacher,
+)
 from .timesteps import Timesteps
 
 if TYPE_CHECKING:  # flow knows nothing of models; any callable of this shape will do
-    from ..models.joint import JointTransformer
+    from ..models.joint import JointTransformer, Output
 
 #: R of sec. 3.3; video has the least because neighbouring frames repeat each other.
 PAPER_MASK_RATIO = {"image": 0.25, "video": 0.1, "audio": 0.5}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What tells one objective from another.
+
+    Attributes:
+        schedule: levels of the student, and the cleaner level of a teacher.
+        target: whose features the student's are compared with: the EMA ``teacher``'s (no gradient), its ``own``
+            deeper ones (no gradient), an ``encoder``'s of the clean data; None is no comparison.
+        gamma: weight of the comparison by its authors.
+        layers: l and k as fractions of the depth by its authors.
+        projects: does the student's side pass through the projection head P?
+    """
+
+    schedule: Schedule
+    target: Literal["teacher", "own", "encoder"] | None = None
+    gamma: float = 0.0
+    layers: tuple[float, float] = (0.3, 0.7)
+    projects: bool = True
+
+
+METHODS: dict[str, Method] = {
+    "self-flow": Method(dual_timesteps, "teacher", gamma=0.8),
+    "flow": Method(one_timestep),
+    "dual": Method(dual_timesteps),
+    "diffusion-forcing": Method(diffusion_forcing),
+    "full-masking": Method(full_masking),
+    # REPA (Yu et al. 2024): coefficient 0.5, block 8 of 28.
+    "repa": Method(one_timestep, "encoder", gamma=0.5),
+    # SRA (Jiang et al. 2025): blocks 8 and 20 of 28; 0.5 is its authors' weight of the cosine.
+    "sra": Method(trailing_teacher, "teacher", gamma=0.5),
+    # LayerSync (Haghighi et al. 2025): weight 0.2, blocks 8 and 16 of 28, no head.
+    "layersync": Method(one_timestep, "own", gamma=0.2, layers=(0.3, 0.57), projects=False),
+}
 
 
 @dataclass(frozen=True)
@@ -33,15 +80,20 @@ class ObjectiveConfig:
     """What is minimised.
 
     Attributes:
-        name: ``self-flow``; ``dual`` (dual timesteps without the representation loss); ``flow`` (one timestep per
-            modality and sample).
-        gamma: weight of L_rep (sec. 3.4: 0.8, fixed).
-        student_layer, teacher_layer: l and k as fractions of the depth (sec. 3.4: 0.3 and 0.7).
+        name: a row of ``METHODS``.
+        gamma: weight of L_rep (sec. 3.4: 0.8, fixed); null takes the method's own.
+        student_layer, teacher_layer: l and k as fractions of the depth (sec. 3.4: 0.3 and 0.7); null takes the
+            method's own.
+        similarity: of features: ``cosine``, or minus their ``l1`` distance (sec. 3.4: unstable late, as norms grow).
+        stop_alignment_at: leave L_rep out from this step on (HASTE: early alignment helps, late alignment may hurt);
+            0 never stops.
         mask_ratio: R per modality, at most 0.5; those not named take the paper's.
+        mask_count: is a token masked with probability R (``bernoulli``, sec. 3.3), or round(R n) tokens (``exact``)?
         timesteps: p(t) per modality; those not named take the default of :class:`Timesteps`.
         pairing: are (t, s) of a clip's modalities drawn ``independent`` of each other (ours: one model then
             knows every mixture of levels, clean picture with noisy sound included, and samples them in any
             order) or ``shared``?
+        encoders: for ``repa``: modality -> folder or hub id of an encoder of transformers.
         weights: factor of each modality's loss; those not named count 1.
         given_level: given tokens are noised to a level drawn from U(0, given_level) per sample (sec. 4: 0.2 for
             first frames; 0 keeps them clean).
@@ -50,13 +102,19 @@ class ObjectiveConfig:
             paper does not publish it.
     """
 
-    name: Literal["self-flow", "dual", "flow"] = "self-flow"
-    gamma: float = 0.8
-    student_layer: float = 0.3
-    teacher_layer: float = 0.7
+    name: Literal["self-flow", "flow", "dual", "diffusion-forcing", "full-masking", "repa", "sra", "layersync"] = (
+        "self-flow"
+    )
+    gamma: float | None = None
+    student_layer: float | None = None
+    teacher_layer: float | None = None
+    similarity: Literal["cosine", "l1"] = "cosine"
+    stop_alignment_at: int = 0
     mask_ratio: dict[str, float] = field(default_factory=dict)
+    mask_count: Literal["bernoulli", "exact"] = "bernoulli"
     timesteps: dict[str, Timesteps] = field(default_factory=dict)
     pairing: Literal["independent", "shared"] = "independent"
+    encoders: dict[str, str] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     given_level: float = 0.0
     caption_dropout: float = 0.1
@@ -66,30 +124,54 @@ class ObjectiveConfig:
         for name, ratio in self.mask_ratio.items():
             if not 0 <= ratio <= 0.5:
                 raise UserError(f"mask_ratio.{name} lies in [0, 0.5] (sec. 3.3), got {ratio}")
-        if not 0 < self.student_layer < self.teacher_layer <= 1:
+        student, teacher = self.fractions
+        if not 0 < student < teacher <= 1:
             raise UserError(
                 "student_layer and teacher_layer are fractions of the depth with 0 < student < teacher <= 1, "
-                f"got {self.student_layer} and {self.teacher_layer}"
+                f"got {student} and {teacher}"
             )
-        if self.gamma < 0:
+        if self.gamma is not None and self.gamma < 0:
             raise UserError(f"gamma cannot be negative, got {self.gamma}")
+        if self.stop_alignment_at < 0:
+            raise UserError(f"stop_alignment_at is a step, or 0 for never; got {self.stop_alignment_at}")
+        if bool(self.encoders) != (self.name == "repa"):
+            raise UserError(
+                "encoders are named for repa and for no other objective, e.g. encoders.image=facebook/dinov2-base"
+            )
         if not 0 <= self.caption_dropout <= 1 or not 0 <= self.given_level < 1:
             raise UserError("caption_dropout lies in [0, 1] and given_level in [0, 1)")
 
+    @property
+    def method(self) -> Method:
+        return METHODS[self.name]
+
+    @property
+    def fractions(self) -> tuple[float, float]:
+        """(l, k) as fractions of the depth."""
+        stated, own = (self.student_layer, self.teacher_layer), self.method.layers
+        student, teacher = (o if s is None else s for s, o in zip(stated, own, strict=True))
+        return student, teacher
+
     def layers(self, depth: int) -> tuple[int, int]:
         """(l, k): blocks counted from 1; at depth 28 they are 8 and 20, as published."""
-        return max(1, round(self.student_layer * depth)), max(1, round(self.teacher_layer * depth))
+        student, teacher = (max(1, round(fraction * depth)) for fraction in self.fractions)
+        return student, teacher
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A training batch: clean ``streams`` (modality -> tokens), the ``conditions`` they are trained under, the
-    captions'
-    tokens with drops already applied, and each row's global sample id ``(B,)``."""
+    """A training batch.
+
+    Attributes:
+        streams: modality -> clean tokens.
+        conditions: the task they are trained for.
+        text: the captions' tokens with drops already applied; class labels ``(B,)`` for the ImageNet transformer.
+        ids: ``(B,)`` global sample ids.
+    """
 
     streams: Mapping[str, TokenStream]
     conditions: Conditions
-    text: TokenStream
+    text: TokenStream | Tensor
     ids: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
@@ -99,12 +181,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Draw:
-    """One step's randomness for one modality: t, s ``(B,)``, the mask M ``(B, N)`` and the noise x1 ``(B, N, C)``."""
+    """One step's randomness for one modality: tau (eq. 4), the teacher's level ``(B,)``, x1 ``(B, N, C)``."""
 
-    t: Tensor
-    s: Tensor
-    mask: Tensor
+    tau: NoiseLevels
+    cleaner: Tensor
     noise: Tensor
+
+
+#: A batch -> features of its clean data per modality, one for each token: ``(B, N, E)``.
+FeatureFunction = Callable[[Batch], Mapping[str, Tensor]]
 
 
 class Objective:
@@ -113,119 +198,147 @@ class Objective:
     Args:
         config: see :class:`ObjectiveConfig`.
         train_shift: the tokenizers' timestep shifts, used where ``timesteps`` leaves the shift at 0.
+        features: the encoder that ``repa`` aligns with.
     """
 
-    def __init__(self, config: ObjectiveConfig, train_shift: Mapping[str, float] | None = None) -> None:
-        self.config = config
+    def __init__(
+        self,
+        config: ObjectiveConfig,
+        train_shift: Mapping[str, float] | None = None,
+        features: FeatureFunction | None = None,
+    ) -> None:
+        if config.method.target == "encoder" and features is None:
+            raise UserError(f"{config.name} needs an encoder; name one in objective.encoders")
+        self.config, self.method = config, config.method
         self.train_shift = dict(train_shift or {})
+        self.features = features
+        self.gamma = self.method.gamma if config.gamma is None else config.gamma
 
     @property
     def needs_teacher(self) -> bool:
-        return self.config.name == "self-flow"
+        return self.method.target == "teacher"
 
     def loss(
         self, model: JointTransformer, teacher: JointTransformer | None, batch: Batch, random: Randomness, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L = L_gen + gamma L_rep (eq. 7) and its parts, detached, by name."""
         draws = {m: self.draw(m, stream, batch.ids, random, step) for m, stream in batch.streams.items()}
-        given = batch.conditions.masks(batch.streams)
         given_level = self.config.given_level * random.uniform("given_level", step, batch.ids)[:, 0]
-        depth_l, depth_k = self.config.layers(model.config.depth)
+        at_l, at_k = self.config.layers(model.config.depth)
+        aligns = self.method.target is not None and not 0 < self.config.stop_alignment_at <= step
+        target = self.method.target if aligns else None
 
-        # Student: every token at its own level, t or s (eq. 4, 5); given tokens near data.
-        levels = {m: NoiseLevels.dual(d.t, d.s, d.mask, batch.streams[m].sample) for m, d in draws.items()}
-        levels = {m: lv.given(given[m], given_level) if m in given else lv for m, lv in levels.items()}
-        noisy = {m: _noised(batch.streams[m], draws[m].noise, levels[m]) for m in draws}
-        student = model(noisy, self._with_text(levels, batch), batch.text, features_after=depth_l)
-
-        loss, report = self._generation(student.velocity, batch, draws, given)  # L_gen (eq. 2)
-        if not self.needs_teacher:
+        # Student: every token at its own level tau_i (eq. 4, 5); given tokens near data.
+        wanted = {None: (), "own": (at_l, at_k)}.get(target, (at_l,))
+        student = self._pass(model, batch, draws, {m: d.tau for m, d in draws.items()}, given_level, wanted)
+        loss, report = self._generation(student.velocity, batch, draws)  # L_gen (eq. 2)
+        if target is None:
             return loss, report
-        assert teacher is not None, "self-flow needs its teacher"
 
-        # Teacher: every token at min(t, s), the cleaner of the two; same data, noise and captions. No gradient.
+        # Target: the EMA teacher sees every token at the cleaner level; same data, noise and captions. No gradient.
         with torch.no_grad():
-            cleaner = {m: torch.minimum(d.t, d.s) for m, d in draws.items()}
-            levels = {m: NoiseLevels.uniform(t, batch.streams[m].sample) for m, t in cleaner.items()}
-            levels = {m: lv.given(given[m], given_level) if m in given else lv for m, lv in levels.items()}
-            clean = {m: _noised(batch.streams[m], draws[m].noise, levels[m]) for m in draws}
-            target = teacher(clean, self._with_text(levels, batch), batch.text, depth_k, features_only=True)
+            if target == "teacher":
+                assert teacher is not None, f"{self.config.name} needs its teacher"
+                clean = {m: NoiseLevels.uniform(d.cleaner, batch.streams[m].sample) for m, d in draws.items()}
+                z = self._pass(teacher, batch, draws, clean, given_level, (at_k,), features_only=True).features[at_k]
+            else:
+                z = student.features[at_k] if target == "own" else self._encoded(batch)
 
-        l_rep, cosines = self._representation(model, student.features, target.features, batch, given)  # L_rep (eq. 6)
-        return loss + self.config.gamma * l_rep, {**report, **cosines, "l_rep": l_rep.detach()}
+        l_rep, similarity = self._representation(model, student.features[at_l], z, batch)  # L_rep (eq. 6)
+        return loss + self.gamma * l_rep, {**report, **similarity, "l_rep": l_rep.detach()}
 
     def draw(self, name: str, stream: TokenStream, ids: Tensor, random: Randomness, step: int) -> Draw:
-        """t, s ~ p(t) i.i.d. and unsorted, M = {i : u_i < R}, x1 ~ N(0, I) (sec. 3.3).
-
-        Without dual timesteps s is t. With ``pairing: shared`` all modalities use the same uniform numbers.
-        """
-        batch, tokens, channels = stream.values.shape
-        who = "" if self.config.pairing == "shared" else f"/{name}"
-        p = self.timesteps(name)
-        t = p.quantile(random.uniform(f"t{who}", step, ids)[:, 0])
-        if self.config.name == "flow":
-            s, mask = t, torch.zeros_like(stream.valid)
-        else:
-            s = p.quantile(random.uniform(f"s{who}", step, ids)[:, 0])
-            mask = random.uniform(f"mask/{name}", step, ids, tokens) < self.mask_ratio(name)
-        noise = random.normal(f"noise/{name}", step, ids, tokens * channels).view(batch, tokens, channels)
-        return Draw(t, s, mask, noise)
+        """Levels by the method's schedule and x1 ~ N(0, I) for one stream."""
+        chance = Chance(random, step, ids, name, shared=self.config.pairing == "shared")
+        exact = self.config.mask_count == "exact"
+        tau, cleaner = self.method.schedule(chance, stream, self.timesteps(name), self.mask_ratio(name), exact)
+        return Draw(tau, cleaner, chance.noise(stream.values))
 
     def timesteps(self, name: str) -> Timesteps:
         p = self.config.timesteps.get(name, Timesteps())
         return p if p.shift else replace(p, shift=self.train_shift.get(name, 1.0))
 
     def mask_ratio(self, name: str) -> float:
+        if self.method.schedule not in (dual_timesteps, full_masking):
+            return 0.0
         ratio = self.config.mask_ratio.get(name, PAPER_MASK_RATIO.get(name))
         if ratio is None:
             raise UserError(f"objective.mask_ratio names no ratio for {name} and the paper has none; add one")
         return ratio
 
-    def _with_text(self, levels: dict[str, NoiseLevels], batch: Batch) -> dict[str, NoiseLevels]:
+    def _pass(
+        self,
+        model: JointTransformer,
+        batch: Batch,
+        draws: Mapping[str, Draw],
+        levels: dict[str, NoiseLevels],
+        given_level: Tensor,
+        blocks: tuple[int, ...],
+        features_only: bool = False,
+    ) -> Output:
+        """The model on the batch noised to ``levels`` (eq. 5), given tokens to their own."""
+        given = batch.conditions.masks(batch.streams)
+        levels = {m: lv.given(given[m], given_level) if m in given else lv for m, lv in levels.items()}
+        noisy = {
+            m: s.with_values(interpolate(s.values, draws[m].noise, levels[m].per_token()))
+            for m, s in batch.streams.items()
+        }
+        if isinstance(batch.text, TokenStream):
+            levels = {**levels, "text": NoiseLevels.uniform(self._text_level(levels, batch), batch.text.sample)}
+        kept = {"given": given} if given else {}
+        return model(noisy, levels, batch.text, features_after=blocks, features_only=features_only, **kept)
+
+    def _text_level(self, levels: Mapping[str, NoiseLevels], batch: Batch) -> Tensor:
         if self.config.text_level == "zero":
-            level = batch.ids.new_zeros(len(batch.ids), dtype=torch.float32)
-        else:
-            level = torch.cat([lv.per_token() for lv in levels.values()], dim=1).mean(dim=1)
-        return {**levels, "text": NoiseLevels.uniform(level, batch.text.sample)}
+            return batch.ids.new_zeros(len(batch.ids), dtype=torch.float32)
+        return torch.cat([lv.per_token() for lv in levels.values()], dim=1).mean(dim=1)
 
     def _generation(
-        self, predicted: Mapping[str, Tensor], batch: Batch, draws: Mapping[str, Draw], given: Mapping[str, Tensor]
+        self, predicted: Mapping[str, Tensor], batch: Batch, draws: Mapping[str, Draw]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum over generated modalities of weight times mean squared error of the velocity, given tokens left out."""
         losses = {}
         for m in batch.conditions.generate:
             stream = batch.streams[m]
             error = (predicted[m].float() - velocity(stream.values, draws[m].noise)).square().mean(dim=-1)
-            losses[m] = _mean(error, _counted(stream, given.get(m)))
+            losses[m] = _mean(error, _counted(m, batch))
         total = torch.stack([self.config.weights.get(m, 1.0) * value for m, value in losses.items()]).sum()
         return total, {f"l_gen/{m}": value.detach() for m, value in losses.items()}
 
     def _representation(
-        self,
-        model: JointTransformer,
-        student: Mapping[str, Tensor],
-        teacher: Mapping[str, Tensor],
-        batch: Batch,
-        given: Mapping[str, Tensor],
+        self, model: JointTransformer, student: Mapping[str, Tensor], target: Mapping[str, Tensor], batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over tokens, masked or not, of 1 - cos(P(h_l), z_k), the cosine over channels; given tokens left out."""
+        """Mean over tokens, masked or not, of 1 - cos(P(h_l), z), the cosine over channels; given tokens left out."""
         total, count = torch.zeros((2,), device=batch.ids.device)
-        cosines = {}
+        report = {}
         for m in batch.conditions.generate:
-            stream = batch.streams[m]
-            cosine = F.cosine_similarity(model.projector(student[m]).float(), teacher[m].float(), dim=-1)
-            counted = _counted(stream, given.get(m))
-            total, count = total + ((1 - cosine) * counted).sum(), count + counted.sum()
-            cosines[f"cosine/{m}"] = _mean(cosine, counted).detach()
-        return total / count, cosines
+            if m not in target:  # an encoder for pictures says nothing of sound
+                continue
+            h, z = model.projector(student[m]) if self.method.projects else student[m], target[m].detach().float()
+            cosine = F.cosine_similarity(h.float(), z, dim=-1)
+            distance = 1 - cosine if self.config.similarity == "cosine" else (h.float() - z).abs().mean(dim=-1)
+            counted = _counted(m, batch)
+            total, count = total + (distance * counted).sum(), count + counted.sum()
+            report[f"cosine/{m}"] = _mean(cosine, counted).detach()
+        return total / count.clamp(min=1), report
+
+    def _encoded(self, batch: Batch) -> Mapping[str, Tensor]:
+        assert self.features is not None
+        features = self.features(batch)
+        for m, z in features.items():
+            tokens = batch.streams[m].values.shape[:2]
+            if z.shape[:2] != tokens:
+                raise UserError(
+                    f"the encoder gave {tuple(z.shape[:2])} features of {m} for {tuple(tokens)} tokens; a feature "
+                    "function gives one for each"
+                )
+        return features
 
 
-def _noised(stream: TokenStream, noise: Tensor, levels: NoiseLevels) -> TokenStream:
-    return stream.with_values(interpolate(stream.values, noise, levels.per_token()))
-
-
-def _counted(stream: TokenStream, given: Tensor | None) -> Tensor:
-    return stream.valid if given is None else stream.valid & ~given
+def _counted(modality: str, batch: Batch) -> Tensor:
+    """``(B, N)`` bool: the tokens that losses count, neither padding nor given."""
+    stream, part = batch.streams[modality], batch.conditions.given.get(modality)
+    return stream.valid if part is None else stream.valid & ~part.select(stream)
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:

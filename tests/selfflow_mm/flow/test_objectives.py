@@ -14,7 +14,7 @@ from selfflow_mm.flow.objectives import PAPER_MASK_RATIO, Batch, Objective, Obje
 from selfflow_mm.flow.timesteps import Timesteps
 from selfflow_mm.models import JointConfig, JointTransformer, Output
 from selfflow_mm.randomness import Randomness
-from selfflow_mm.tokens import TokenStream
+from selfflow_mm.tokens import NoiseLevels, TokenStream
 
 CONFIG = JointConfig(
     width=32, heads=2, double_blocks=1, single_blocks=2, mlp_ratio=2, rope_axes=(8, 4, 4, 0),
@@ -43,9 +43,9 @@ class Spy(JointTransformer):
         super().__init__(CONFIG)
         self.calls: list[tuple] = []
 
-    def forward(self, streams, levels, text, features_after=None, features_only=False) -> Output:
+    def forward(self, streams, levels, text, features_after=(), features_only=False, given=None) -> Output:
         self.calls.append((streams, levels, text, features_after, features_only))
-        return super().forward(streams, levels, text, features_after, features_only)
+        return super().forward(streams, levels, text, features_after, features_only, given)
 
 
 @pytest.fixture
@@ -65,13 +65,14 @@ def test_marginal_of_one_random_token_is_p_of_t_with_and_without_the_schedule(na
     count, tokens = 4000, 8
     stream = TokenStream.dense(torch.zeros(count, tokens, 1), torch.zeros(tokens, 4))
     draw = objective.draw(modality, stream, torch.arange(count), RANDOM, 0)
-    tau = torch.where(draw.mask, draw.s[:, None], draw.t[:, None])
+    tau = draw.tau.per_token()
     picked = tau[torch.arange(count), torch.arange(count) % tokens].double().numpy()
     logit = torch.special.logit(torch.tensor(picked)).numpy()
     assert stats.kstest(logit, stats.norm(torch.tensor(2.95).log().item(), 1).cdf).pvalue > 1e-3
     if name == "dual":  # the joint one does change: tokens of one sample are no longer all at one level
         assert (tau.std(dim=1) > 0).float().mean() > 0.4
-        assert (draw.s < draw.t).float().mean() == pytest.approx(0.5, abs=0.05)  # drawn unsorted
+        t, s = draw.tau.levels.unbind(1)
+        assert (s < t).float().mean() == pytest.approx(0.5, abs=0.05)  # drawn unsorted
     else:
         assert (tau.std(dim=1) == 0).all()
 
@@ -83,8 +84,9 @@ def test_mask_ratios_are_the_papers(modality):
     draw = Objective(ObjectiveConfig()).draw(modality, stream, torch.arange(count), RANDOM, 0)
     n, ratio = count * tokens, {"image": 0.25, "video": 0.1, "audio": 0.5}[modality]
     assert PAPER_MASK_RATIO[modality] == ratio
-    assert abs(float(draw.mask.float().mean()) - ratio) < 5 * (ratio * (1 - ratio) / n) ** 0.5
-    assert draw.mask.float().sum(1).std() > 0  # Bernoulli per token, not an exact count
+    mask = (draw.tau.group == 1).float()
+    assert abs(float(mask.mean()) - ratio) < 5 * (ratio * (1 - ratio) / n) ** 0.5
+    assert mask.sum(1).std() > 0  # Bernoulli per token, not an exact count
 
 
 def test_noise_is_standard_normal_and_independent_of_the_levels():
@@ -100,12 +102,13 @@ def test_student_sees_t_or_s_and_teacher_the_smaller_with_the_same_noise_and_tex
     objective.loss(model, teacher, batch, RANDOM, 5)
     [(seen, levels, text, after, only)] = model.calls
     [(seen_t, levels_t, text_t, after_t, only_t)] = teacher.calls
-    assert (after, only, after_t, only_t) == (1, False, 2, True)  # .3 and .7 of three blocks
+    assert (after, only, after_t, only_t) == ((1,), False, (2,), True)  # .3 and .7 of three blocks
     assert text is text_t
     for m, stream in batch.streams.items():
         draw = objective.draw(m, stream, batch.ids, RANDOM, 5)
-        tau = torch.where(draw.mask, draw.s[:, None], draw.t[:, None])
-        least = torch.minimum(draw.t, draw.s)[:, None].expand_as(tau)
+        tau, (t, s) = draw.tau.per_token(), draw.tau.levels.unbind(1)
+        assert torch.equal(tau, torch.where(draw.tau.group == 1, s[:, None], t[:, None]))
+        least = torch.minimum(t, s)[:, None].expand_as(tau)
         assert torch.equal(levels[m].per_token(), tau)
         assert torch.equal(levels_t[m].per_token(), least)
         for values, level in ((seen[m].values, tau), (seen_t[m].values, least)):
@@ -120,10 +123,11 @@ def test_timesteps_of_modalities_are_independent_or_shared():
     for pairing, correlated in (("independent", False), ("shared", True)):
         objective = Objective(ObjectiveConfig(pairing=pairing, timesteps=same))
         video, audio = (objective.draw(m, stream, ids, RANDOM, 0) for m in ("video", "audio"))
-        assert torch.equal(video.t, audio.t) == torch.equal(video.s, audio.s) == correlated
-        assert not torch.equal(video.mask, audio.mask)
+        pairs = list(zip(video.tau.levels.unbind(1), audio.tau.levels.unbind(1), strict=True))  # t and s
+        assert [torch.equal(a, b) for a, b in pairs] == [correlated, correlated]
+        assert not torch.equal(video.tau.group, audio.tau.group)
         if not correlated:
-            assert abs(float(torch.corrcoef(torch.stack([video.t, audio.t]))[0, 1])) < 0.2
+            assert abs(float(torch.corrcoef(torch.stack(pairs[0]))[0, 1])) < 0.2
 
 
 def test_no_gradient_reaches_the_teacher(spies):
@@ -145,7 +149,7 @@ def test_identical_features_have_no_representation_loss(spies):
 
     def draw_once(name, stream, ids, random, step):
         draw = Objective.draw(objective, name, stream, ids, random, step)
-        return type(draw)(draw.t, draw.t, draw.mask, draw.noise)
+        return type(draw)(NoiseLevels.uniform(draw.cleaner, stream.sample), draw.cleaner, draw.noise)
 
     objective.draw = draw_once
     loss, report = objective.loss(model, copy.deepcopy(model), batch, RANDOM, 0)
@@ -163,7 +167,7 @@ def test_losses_are_the_formulas_over_all_tokens(spies):
     with torch.no_grad():
         out = JointTransformer.forward(model, streams, levels, text, after)
     streams_t, levels_t, text_t, after_t, _ = teacher.calls[-1]
-    target = JointTransformer.forward(teacher, streams_t, levels_t, text_t, after_t, True).features
+    target = JointTransformer.forward(teacher, streams_t, levels_t, text_t, after_t, True).features[after_t[0]]
     total, cosines = 0.0, []
     for m, weight in (("video", 1.0), ("audio", 2.0)):
         noise = Objective(config).draw(m, batch.streams[m], batch.ids, RANDOM, 1).noise
@@ -174,7 +178,7 @@ def test_losses_are_the_formulas_over_all_tokens(spies):
             for i in range(clean.shape[1])
         ]
         total += weight * sum(errors) / len(errors)
-        predicted = model.projector(out.features[m]).detach()
+        predicted = model.projector(out.features[after[0]][m]).detach()
         for b in range(2):
             for i in range(clean.shape[1]):
                 x, y = predicted[b, i], target[m][b, i]
@@ -199,7 +203,7 @@ def test_given_tokens_are_clean_and_count_in_no_loss(spies):
     class Wrong(Spy):
         def forward(self, *args, **options) -> Output:
             out = super().forward(*args, **options)
-            for values in (out.velocity, out.features):
+            for values in (out.velocity, *out.features.values()):
                 if "video" in values:
                     values["video"] = torch.where(given[..., None], values["video"] + 100.0, values["video"])
             return out
@@ -245,8 +249,6 @@ def test_a_gaussians_known_velocity_is_recovered_by_a_short_run():
         optimizer.step()
     x = torch.linspace(-1.0, 3.0, batch_size).view(batch_size, 1, 1).expand(-1, 8, 1).contiguous()
     errors, truth = [], []
-    from selfflow_mm.tokens import NoiseLevels
-
     for t in (0.3, 0.5, 0.7):
         spread = ((1 - t) ** 2 * sigma**2 + t**2) ** 0.5
         x_t = (1 - t) * mean + spread * (x - 1.0)  # two deviations to either side
