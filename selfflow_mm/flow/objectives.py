@@ -222,6 +222,7 @@ class Objective:
         self, model: JointTransformer, teacher: JointTransformer | None, batch: Batch, random: Randomness, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """L = L_gen + gamma L_rep (eq. 7) and its parts, detached, by name."""
+        z: Mapping[str, Tensor]
         draws = {m: self.draw(m, stream, batch.ids, random, step) for m, stream in batch.streams.items()}
         given_level = self.config.given_level * random.uniform("given_level", step, batch.ids)[:, 0]
         at_l, at_k = self.config.layers(model.config.depth)
@@ -235,7 +236,7 @@ class Objective:
         if target is None:
             return loss, report
 
-        # Target: the EMA teacher sees every token at the cleaner level; same data, noise and captions. No gradient.
+        # Target z_k: the EMA teacher sees every token at the cleaner level; same data, noise and captions. No gradient.
         with torch.no_grad():
             if target == "teacher":
                 assert teacher is not None, f"{self.config.name} needs its teacher"

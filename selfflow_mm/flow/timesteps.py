@@ -7,6 +7,7 @@ t = 0 is data, t = 1 is noise.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -59,8 +60,11 @@ class Timesteps:
             self._take_paper()
         if self.shift < 0 or not math.isfinite(self.shift):
             raise UserError(f"a timestep shift is positive (or 0 for the tokenizer's), got {self.shift}")
-        if not 0 < self.std < math.inf or not math.isfinite(self.mean):
-            raise UserError(f"a logit-normal needs a finite mean and a positive std, got {self.mean} and {self.std}")
+        if not 0 < self.std <= 10 or not abs(self.mean) <= 20:
+            raise UserError(
+                "a logit-normal needs a positive std of at most 10 and a mean within 20 of 0, "
+                f"got std {self.std} and mean {self.mean}"
+            )
         if not 0 <= self.low_snr < 1 or not 0 <= self.low_snr_from < 1:
             raise UserError(f"low_snr and low_snr_from lie in [0, 1), got {self.low_snr} and {self.low_snr_from}")
 
@@ -110,8 +114,8 @@ class Timesteps:
         mean = self._logit_mean
         if self.kind == "logit-normal":
             return torch.sigmoid(mean + self.std * torch.special.ndtri(u))
-        mode, height, below = _plateau(mean, self.std)
-        mass = u.double() * (below + height * (1 - mode))
+        mode, height, below, whole = _plateau(mean, self.std)
+        mass = u.double() * whole
         rising = torch.sigmoid(mean + self.std * torch.special.ndtri(mass.clamp(max=below)))
         return torch.where(mass < below, rising, mode + (mass - below) / height).to(u.dtype)
 
@@ -123,8 +127,8 @@ class Timesteps:
         density = _logit_normal_density(t, mean, self.std)
         if self.kind == "logit-normal":
             return density
-        mode, height, below = _plateau(mean, self.std)
-        return torch.where(t < mode, density, height) / (below + height * (1 - mode))
+        mode, height, _, whole = _plateau(mean, self.std)
+        return torch.where(t < mode, density, height) / whole
 
 
 def _logit_normal_density(t: Tensor, mean: float, std: float) -> Tensor:
@@ -133,8 +137,8 @@ def _logit_normal_density(t: Tensor, mean: float, std: float) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _plateau(mean: float, std: float) -> tuple[float, float, float]:
-    """The logit-normal's mode, its density there and its mass below it.
+def _plateau(mean: float, std: float) -> tuple[float, float, float, float]:
+    """The logit-normal's mode, its density there, its mass below it, and that plus the plateau's.
 
     In x = logit(t) the log-density is -(x - mean)^2 / (2 std^2) - log t - log(1 - t), stationary where
     x = mean + std^2 tanh(x / 2). Above std^2 = 2 there may be two maxima, one on each side; the higher one counts.
@@ -144,8 +148,10 @@ def _plateau(mean: float, std: float) -> tuple[float, float, float]:
         return mean + std**2 * math.tanh(x / 2) - x
 
     def height(x: float) -> float:
-        t = torch.sigmoid(torch.tensor(x, dtype=torch.float64))
-        return float(_logit_normal_density(t, mean, std))
+        return bell(x) * (2 + 2 * math.cosh(x))  # 1 / (t (1 - t)) = 2 + 2 cosh x
+
+    def bell(x: float) -> float:
+        return math.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
 
     lower, upper = mean - std**2, mean + std**2  # slope >= 0 at the lower end and <= 0 at the upper one
     if std**2 <= 2:  # the slope falls everywhere
@@ -153,14 +159,13 @@ def _plateau(mean: float, std: float) -> tuple[float, float, float]:
     else:  # it falls outside of +-turn
         turn = 2 * math.acosh(std / math.sqrt(2))
         brackets = [(lower, -turn), (turn, upper)]
-    modes = [_root(slope, a, b) for a, b in brackets if a <= b and slope(a) >= 0 >= slope(b)]
-    x = max(modes, key=height)
-    mode = 1 / (1 + math.exp(-x))
+    x = max((_root(slope, a, b) for a, b in brackets if a <= b and slope(a) >= 0 >= slope(b)), key=height)
     below = 0.5 * math.erfc(-(x - mean) / (std * math.sqrt(2)))
-    return mode, height(x), below
+    after = bell(x) * (1 + math.exp(-x))  # height (1 - mode), also where the mode rounds to 1
+    return 1 / (1 + math.exp(-x)), height(x), below, below + after
 
 
-def _root(falling: Any, a: float, b: float) -> float:
+def _root(falling: Callable[[float], float], a: float, b: float) -> float:
     """Bisection to the last bit."""
     for _ in range(200):
         middle = (a + b) / 2

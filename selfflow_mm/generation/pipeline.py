@@ -29,13 +29,13 @@ from ..conditions import Conditions
 from ..config import from_dict, to_dict
 from ..data.writing import write_audio, write_image, write_video
 from ..errors import UserError
-from ..flow.guidance import guide
 from ..flow.path import interpolate
 from ..flow.solvers import SOLVERS, schedule
 from ..models.joint import JointConfig, JointTransformer
 from ..randomness import Randomness
-from ..tokens import NoiseLevels, TokenStream
+from ..tokens import TokenStream
 from ..weights import find_weights
+from .field import Field
 from .sampling import SamplingConfig
 
 FORMAT, VERSION = "selfflow-model", 1
@@ -168,36 +168,12 @@ class Pipeline:
         scales = {m: sampling.guidance_of(m) for m in conditions.generate}
         guided = any(scale != 1 for scale in scales.values())
         text = self.text_encoder.encode(prompts + [""] * len(prompts) if guided else prompts).to(self.device)
-        doubled = {m: _repeat(s, 2) if guided else s for m, s in streams.items()}
-        pinned = {
-            m: interpolate(
-                clean[m], streams[m].values, _constant(masks[m].shape, conditions.given[m].level, self.device)
-            )
-            for m in masks
-        }
-
-        def pin(x: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {m: torch.where(masks[m].unsqueeze(-1), pinned[m], v) if m in masks else v for m, v in x.items()}
-
-        def velocity(x: dict[str, Tensor], now: dict[str, float]) -> dict[str, Tensor]:
-            x = pin(x)
-            inputs, levels = {}, {}
-            for m, stream in doubled.items():
-                inputs[m] = stream.with_values(torch.cat([x[m], x[m]]) if guided else x[m])
-                levels[m] = NoiseLevels.uniform(_constant((len(stream.sample),), now[m], self.device), stream.sample)
-                if m in masks:
-                    mask = torch.cat([masks[m]] * 2) if guided else masks[m]
-                    levels[m] = levels[m].given(mask, conditions.given[m].level)
-            level = _constant((len(text.sample),), 0.0, self.device)
-            if self.text_level == "mean":
-                level = torch.cat([lv.per_token() for lv in levels.values()], dim=1).mean(dim=1)
-            levels["text"] = NoiseLevels.uniform(level, text.sample)
-            out = self.model(inputs, levels, text).velocity
-            if not guided:
-                return out
-            halves = {m: v.chunk(2) for m, v in out.items()}
-            return {m: guide(c, u, scales.get(m, 1.0)) for m, (c, u) in halves.items()}
-
+        pinned = {}
+        for m, mask in masks.items():
+            level = conditions.given[m].level
+            at_level = interpolate(clean[m], streams[m].values, torch.full(mask.shape, level, device=self.device))
+            pinned[m] = (mask, at_level, level)
+        velocity = Field(self.model, streams, text, scales, pinned, self.text_level)
         x = SOLVERS[sampling.solver](velocity, {m: s.values for m, s in streams.items()}, times)
         return {m: torch.where(masks[m].unsqueeze(-1), clean[m], v) if m in masks else v for m, v in x.items()}
 
@@ -384,16 +360,3 @@ def _check_medium(modality: str, medium: Media, geometry: Geometry) -> None:
             f"the given {modality} has {medium.fps:g} frames per second, the model's clips {geometry.fps:g}; "
             "`selfflow-mm prepare` brings it to another rate"
         )
-
-
-def _constant(shape: tuple[int, ...], value: float, device: torch.device) -> Tensor:
-    return torch.full(shape, value, dtype=torch.float32, device=device)
-
-
-def _repeat(stream: TokenStream, times: int) -> TokenStream:
-    return replace(
-        stream,
-        values=torch.cat([stream.values] * times),
-        positions=torch.cat([stream.positions] * times),
-        sample=torch.cat([stream.sample] * times),
-    )

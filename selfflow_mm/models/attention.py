@@ -93,6 +93,8 @@ def _flex(pattern: Pattern) -> Attend:
     blocks = create_block_mask(visible, batch, None, tokens, tokens, device=str(one.device))
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad:
+            raise UserError("flex attention cannot train on a CPU (PyTorch has no backward pass for it); take sdpa")
         # Alone it must be compiled on an accelerator, or it would write out all scores.
         compiled = q.is_cuda and not torch.compiler.is_compiling()
         out = (_compiled_flex() if compiled else flex_attention)(q, k, v, block_mask=blocks)

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import UserError
 from ..tokens import NoiseLevels, TokenStream
@@ -125,6 +127,24 @@ class KeysValues:
             self.keys, self.values = k, v
             return k, v
         return torch.cat([self.keys, k], dim=2), torch.cat([self.values, v], dim=2)
+
+
+@dataclass
+class Past:
+    """What :meth:`JointTransformer.condition` computed: keys and values per block, and which of the condition tokens
+    are real, ``(B, N)`` bool (None: all).
+    """
+
+    blocks: list[KeysValues]
+    real: Tensor | None = None
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of generated tokens to everything but padding among the conditions."""
+        if self.real is None:
+            return plain(q, k, v)
+        own = self.real.new_ones(len(self.real), k.shape[2] - self.real.shape[1])
+        mask = torch.cat([self.real, own], dim=1)[:, None, None]
+        return rearrange(F.scaled_dot_product_attention(q, k, v, attn_mask=mask), "b h n d -> b n (h d)")
 
 
 def _attended(
@@ -283,31 +303,33 @@ class JointTransformer(nn.Module):
 
     def condition(
         self, streams: Mapping[str, TokenStream], levels: Mapping[str, NoiseLevels], text: TokenStream
-    ) -> list[KeysValues]:
+    ) -> Past:
         """The keys and values of text and given tokens in every block, for :meth:`conditioned`.
 
         Args:
-            streams: modality -> given tokens (and nothing but those); may be empty.
-            levels, text: as in a forward pass; the levels of these tokens cannot change while sampling.
+            streams: modality -> given tokens (and nothing but those), without padding; may be empty.
+            levels, text: as in a forward pass, text padded or not; the levels of these tokens cannot change while
+                sampling.
 
         Raises:
             UserError: the model was not built with ``isolate_conditions``, or a row packs several samples.
         """
         if not self._isolates:
             raise UserError("only a model with isolate_conditions has conditions that can be computed beforehand")
-        if not all(s.full for s in (text, *streams.values())):
-            raise UserError("conditions are computed beforehand for one sample per row, without padding")
-        past = [KeysValues() for _ in range(self.config.depth)]
+        if not all(s.full for s in streams.values()) or bool((text.sample > 0).any()):
+            raise UserError("conditions are computed beforehand for one sample per row")
         self._check(streams, levels, text, (), False, at_least=0)
-        self._run(streams, levels, text, plain, past=past)
+        pattern = _pattern([text, *streams.values()], None)
+        past = Past([KeysValues() for _ in range(self.config.depth)], None if pattern.dense else pattern.sample == 0)
+        self._run(streams, levels, text, attention(self.attention_backend, pattern), past=past)
         return past
 
     def conditioned(
-        self, streams: Mapping[str, TokenStream], levels: Mapping[str, NoiseLevels], past: list[KeysValues]
+        self, streams: Mapping[str, TokenStream], levels: Mapping[str, NoiseLevels], past: Past
     ) -> dict[str, Tensor]:
         """The velocity of generated tokens, given what :meth:`condition` computed; equal to that of a forward pass."""
         self._check(streams, levels, None, (), False)
-        return self._run(streams, levels, None, plain, past=past).velocity
+        return self._run(streams, levels, None, past.attend, past=past).velocity
 
     @property
     def _isolates(self) -> bool:
@@ -321,7 +343,7 @@ class JointTransformer(nn.Module):
         attend: Attend,
         features_after: tuple[int, ...] = (),
         features_only: bool = False,
-        past: list[KeysValues] | None = None,
+        past: Past | None = None,
     ) -> Output:
         names = list(streams)
         sizes = [streams[m].values.shape[1] for m in names]
@@ -335,7 +357,7 @@ class JointTransformer(nn.Module):
         x = torch.cat([nothing, *(self.media_in[m](streams[m].values).float() for m in names)], dim=1)  # stays float32
 
         # A modulation per noise level, whatever the number of tokens; each block looks up what it needs.
-        text_levels, media_levels = [levels["text"]] * (text is not None), [levels[m] for m in names]
+        text_levels, media_levels = [] if text is None else [levels["text"]], [levels[m] for m in names]
         all_levels = NoiseLevels.concatenate([*text_levels, *media_levels])
         embedding = self.level(all_levels.levels)
         of_text, of_media = embedding.split(
@@ -346,7 +368,7 @@ class JointTransformer(nn.Module):
 
         features: dict[int, dict[str, Tensor]] = {}
         last = max(features_after) if features_only else 0
-        kept: list[KeysValues] | list[None] = past or [None] * self.config.depth
+        kept = [None] * self.config.depth if past is None else past.blocks
         for i, double in enumerate(self.double_blocks, start=1):
             x_text, x = double(x_text, x, tables, (choices[0], choices[1]), rope, attend, kept[i - 1])
             if i in features_after:

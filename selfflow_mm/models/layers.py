@@ -98,7 +98,7 @@ def per_token(table: Tensor, choice: Tensor | None) -> Tensor:
         return table
     if choice.ndim == 2:
         return table.gather(1, choice.unsqueeze(-1).expand(-1, -1, table.shape[2]))
-    if torch.compiler.is_compiling() and table.shape[1] <= 4:
+    if torch.compiler.is_compiling() and table.shape[1] <= 8:
         chosen = table[:, :1]
         for g in range(1, table.shape[1]):
             chosen = torch.where(choice[:, :, g : g + 1] > 0, table[:, g : g + 1], chosen)

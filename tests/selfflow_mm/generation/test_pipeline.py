@@ -14,6 +14,7 @@ from selfflow_mm.conditions import Conditions, Part
 from selfflow_mm.data.reading import read_media
 from selfflow_mm.errors import UserError
 from selfflow_mm.flow.guidance import guide
+from selfflow_mm.generation.field import Field
 from selfflow_mm.generation.pipeline import Geometry, Pipeline
 from selfflow_mm.generation.sampling import SamplingConfig
 from selfflow_mm.models import JointConfig, JointTransformer
@@ -180,3 +181,31 @@ def test_generate_command(pipeline, tmp_path, capsys):
         assert main(["generate", "a ball", *arguments, *([] if "--model" in arguments else model)]) == 2
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "d.mp4").exists()
+
+
+@pytest.mark.parametrize("task", ["t2va", "i2va", "v2a"])
+def test_conditions_computed_once_change_nothing_but_the_work(pipeline, monkeypatch, task):
+    """A model that isolates its conditions samples alike with their keys kept and with everything at every step."""
+    torch.manual_seed(3)
+    model = JointTransformer(replace(pipeline.model.config, isolate_conditions=True))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    sampling = SamplingConfig(steps=3, guidance={"video": 2.0, "audio": 1.5})
+    isolating = Pipeline(model, pipeline.tokenizers, pipeline.geometry, sampling)
+    video = Video(torch.randint(0, 256, (9, 32, 32, 3), dtype=torch.uint8), 16.0)
+    given = {"video": Image(video.frames[0]) if task == "i2va" else video} if task != "t2va" else {}
+    calls = {"whole": 0, "rest": 0}
+    whole, rest = JointTransformer.forward, JointTransformer.conditioned
+    monkeypatch.setattr(
+        JointTransformer, "forward", lambda *a, **k: calls.update(whole=calls["whole"] + 1) or whole(*a, **k)
+    )
+    monkeypatch.setattr(JointTransformer, "conditioned", lambda *a: calls.update(rest=calls["rest"] + 1) or rest(*a))
+    prompts = ["one two three", "one"]  # of different length: text is padded
+    quick = isolating(prompts, task, given=given)
+    assert calls == {"whole": 0, "rest": 3}
+    monkeypatch.setattr(Field, "_conditions_once", lambda self: None)
+    slow = isolating(prompts, task, given=given)
+    assert calls == {"whole": 3, "rest": 3}
+    for a, b in zip(quick, slow, strict=True):
+        assert torch.allclose(a.audio.waveform, b.audio.waveform, atol=1e-4)
+        assert (a.video.frames.int() - b.video.frames.int()).abs().max() <= 1

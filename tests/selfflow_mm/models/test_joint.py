@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from selfflow_mm.errors import UserError
 from selfflow_mm.models import JointConfig, JointTransformer
@@ -171,3 +173,166 @@ def test_calls_that_do_not_fit_are_refused(model):
         model(streams, {**levels, "video": levels["audio"]}, text)
     with pytest.raises(UserError, match="counted from 1 to 3"):
         model(streams, levels, text, features_after=(4,))
+
+
+ISOLATED = replace(CONFIG, isolate_conditions=True)
+
+
+@pytest.fixture(scope="module")
+def isolated() -> JointTransformer:
+    torch.manual_seed(1)
+    model = JointTransformer(ISOLATED)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def first_frame(streams):
+    """The first two video tokens are given, in every row."""
+    mask = torch.zeros(streams["video"].sample.shape, dtype=torch.bool)
+    mask[:, :2] = True
+    return {"video": mask}
+
+
+def part(stream: TokenStream, start: int, end: int | None) -> TokenStream:
+    return TokenStream.dense(stream.values[:, start:end], stream.positions[0, start:end])
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_conditions_computed_once_give_the_velocity_of_a_whole_pass(isolated, padded):
+    streams, text = make(2)
+    if padded:
+        text = TokenStream(text.values, text.positions, torch.tensor([[0, 0, 0], [0, -1, -1]]))
+    given = first_frame(streams)
+    levels = levels_for(streams, text, 0.7)
+    levels["text"] = NoiseLevels.uniform(torch.zeros(2), text.sample)
+    levels["video"] = levels["video"].given(given["video"], 0.1)
+    known, rest = {"video": part(streams["video"], 0, 2)}, {**streams, "video": part(streams["video"], 2, None)}
+    known_levels = {m: NoiseLevels.uniform(torch.full((2,), 0.1), s.sample) for m, s in known.items()}
+    past = isolated.condition(known, {**known_levels, "text": levels["text"]}, text)
+    for t in (0.7, 0.2):  # the same keys and values serve every step
+        rest_levels = {m: NoiseLevels.uniform(torch.full((2,), t), s.sample) for m, s in rest.items()}
+        levels = {**levels, **{m: NoiseLevels.uniform(torch.full((2,), t), s.sample) for m, s in streams.items()}}
+        levels["video"] = levels["video"].given(given["video"], 0.1)
+        whole = isolated(streams, levels, text, given=given).velocity
+        quick = isolated.conditioned(rest, rest_levels, past)
+        assert torch.allclose(quick["audio"], whole["audio"], atol=1e-5)
+        assert torch.allclose(quick["video"], whole["video"][:, 2:], atol=1e-5)
+
+
+def test_isolated_conditions_do_not_see_what_is_generated(isolated, model):
+    streams, text = make(1)
+    given, levels = first_frame(streams), levels_for(streams, text)
+    other = {m: s.with_values(torch.cat([s.values[:, :2], s.values[:, 2:] + 1], dim=1)) for m, s in streams.items()}
+    other["audio"] = streams["audio"].with_values(streams["audio"].values + 1)
+    for network, sees in ((isolated, False), (model, True)):
+        a, b = (
+            network(s, levels, text, features_after=(3,), given=given).features[3]["video"] for s in (streams, other)
+        )
+        assert torch.allclose(a[:, :2], b[:, :2], atol=1e-6) == (not sees)
+        assert not torch.allclose(a[:, 2:], b[:, 2:], atol=1e-3)
+
+
+def test_conditions_computed_once_need_the_model_for_it(model, isolated):
+    streams, text = make(1)
+    with pytest.raises(UserError, match="isolate_conditions"):
+        model.condition({}, levels_for(streams, text), text)
+    packed = TokenStream(text.values, text.positions, text.sample + torch.tensor([0, 0, 1]))
+    with pytest.raises(UserError, match="one sample per row"):
+        isolated.condition({}, levels_for(streams, text), packed)
+
+
+@pytest.mark.parametrize("config", [CONFIG, ISOLATED], ids=["open", "isolated"])
+def test_attention_backends_give_the_same_velocity(config):
+    torch.manual_seed(2)
+    network = JointTransformer(config).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    streams, text = make(2)
+    streams["audio"] = TokenStream(
+        streams["audio"].values, streams["audio"].positions, torch.tensor([[0, 0, 1, 1], [0, 1, -1, -1]])
+    )
+    levels = {m: NoiseLevels.uniform(torch.rand(2, 2), s.sample) for m, s in {**streams, "text": text}.items()}
+    given = first_frame(streams)
+    outs = []
+    for backend in ("sdpa", "flex", "varlen"):
+        network.attention_backend = backend
+        with torch.no_grad():
+            outs.append(network(streams, levels, text, given=given).velocity)
+    for out in outs[1:]:
+        for m in streams:
+            assert torch.allclose(out[m], outs[0][m], atol=1e-5)
+
+
+def test_qkv_biases_alone_are_those_of_queries_keys_and_values():
+    config = replace(CONFIG, bias=False)
+    network = JointTransformer(config)
+    biased = {n for n, _ in network.named_parameters() if "bias" in n}
+    assert biased == {
+        "double_blocks.0.text.qkv.bias",
+        "double_blocks.0.media.qkv.bias",
+        "single_blocks.0.qkv_bias",
+        "single_blocks.1.qkv_bias",
+        *(f"projector.{i}.bias" for i in (0, 2)),  # a head, not the transformer
+    }
+    same = JointTransformer(replace(CONFIG, bias=True))
+    state = {**same.state_dict(), **network.state_dict()}
+    for i in range(2):  # one fused bias, zero beyond queries, keys and values
+        bias = torch.randn(3 * 32)
+        network.single_blocks[i].qkv_bias.data.copy_(bias)
+        state[f"single_blocks.{i}.up.bias"] = torch.cat([bias, torch.zeros(2 * 64)])
+        del state[f"single_blocks.{i}.qkv_bias"]
+    same.load_state_dict(state)
+    for p in (network, same):
+        torch.nn.init.ones_(p.single_modulation.linear.weight)
+        for out in p.media_out.values():
+            torch.nn.init.ones_(out.weight)
+    streams, text = make(1)
+    a, b = (n(streams, levels_for(streams, text), text).velocity for n in (network, same))
+    assert all(torch.allclose(a[m], b[m], atol=1e-5) for m in a)
+
+
+class Dtypes(TorchDispatchMode):
+    """Remembers the floating dtypes that the named operations were given."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.seen: dict[str, set[torch.dtype]] = {name: set() for name in names}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        if name in self.seen:
+            first = args[0]
+            if isinstance(first, torch.Tensor) and first.is_floating_point():
+                self.seen[name].add(first.dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_under_bfloat16_norms_levels_and_positions_stay_in_float32(model):
+    streams, text = make(2)
+    mask = torch.rand(2, 6) < 0.5
+    levels = levels_for(streams, text)
+    levels["video"] = NoiseLevels.dual(torch.rand(2), torch.rand(2), mask, streams["video"].sample)
+    with Dtypes("native_layer_norm", "rsqrt", "cos", "sin", "addmm", "mm") as mode, torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(streams, levels, text, features_after=(3,))
+    assert mode.seen["native_layer_norm"] == {torch.float32}  # of the residual stream
+    assert mode.seen["rsqrt"] == {torch.float32}  # of queries and keys
+    assert mode.seen["cos"] == mode.seen["sin"] == {torch.float32}  # of levels and positions
+    assert mode.seen["addmm"] | mode.seen["mm"] == {torch.bfloat16}  # while every matrix product is in bfloat16
+    assert out.features[3]["video"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_whole_forward_pass_compiles_as_one_graph(model, packed):
+    streams, text = make(2)
+    if packed:
+        streams = {m: TokenStream(s.values, s.positions, s.sample) for m, s in streams.items()}
+    levels = levels_for(streams, text)
+    levels["video"] = NoiseLevels.dual(torch.rand(2), torch.rand(2), torch.rand(2, 6) < 0.5, streams["video"].sample)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    a = compiled(streams, levels, text, features_after=(2,))
+    b = model(streams, levels, text, features_after=(2,))
+    for m in streams:
+        assert torch.allclose(a.velocity[m], b.velocity[m], atol=1e-5)
+        assert torch.allclose(a.features[2][m], b.features[2][m], atol=1e-5)
