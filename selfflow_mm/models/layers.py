@@ -110,7 +110,7 @@ def per_token(table: Tensor, choice: Tensor | None) -> Tensor:
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, choice: Tensor | None) -> Tensor:
     """``norm(x) * (1 + scale) + shift`` with the tokens' own shift and scale; the norm in float32."""
     normed = F.layer_norm(x.float(), x.shape[-1:], eps=1e-6)
-    return normed * (1 + per_token(scale, choice)) + per_token(shift, choice)
+    return torch.addcmul(per_token(shift, choice), normed, per_token(1 + scale, choice))
 
 
 class QKNorm(nn.Module):
