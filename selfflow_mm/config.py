@@ -46,7 +46,6 @@ def register_presets(cls: type, presets: Mapping[str, Mapping[str, Any]]) -> Non
     _PRESETS[cls] = presets
 
 
-
 def load_config(cls: type[T], path: Path | str | None = None, overrides: Sequence[str] = ()) -> T:
     """Read a configuration file into ``cls`` and apply overrides such as ``model.width=192``.
 

@@ -320,7 +320,8 @@ class JointTransformer(nn.Module):
             raise UserError("conditions are computed beforehand for one sample per row")
         self._check(streams, levels, text, (), False, at_least=0)
         pattern = _pattern([text, *streams.values()], None)
-        past = Past([KeysValues() for _ in range(self.config.depth)], None if pattern.dense else pattern.sample == 0)
+        real = None if pattern.sample is None else pattern.sample == 0
+        past = Past([KeysValues() for _ in range(self.config.depth)], real)
         self._run(streams, levels, text, attention(self.attention_backend, pattern), past=past)
         return past
 

@@ -1,36 +1,30 @@
-"""What a run would take, before it takes it: resolved settings, exact parameter counts, a memory estimate."""
+"""What a run would take, before it takes it: resolved settings, exact parameter counts, FLOPs, a memory estimate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from selfflow_tokenizers.stream import TokenStream
 
 from ..conditions import Conditions
 from ..config import dump_yaml, load_config
 from ..errors import UserError
-from ..flow.objectives import Objective
+from ..flow.objectives import Batch, Objective
 from ..generation.pipeline import Geometry
-from ..models.joint import JointConfig, JointTransformer
+from ..models.joint import JointConfig
+from ..models.presets import count_parameters
+from ..weights import find_weights
 from .config import TrainConfig
+from .memory import activation_bytes, training_memory
 from .parts import build_text_encoder, clip_geometry, complete_model_config, load_tokenizers, pick_device, pick_dtype
+from .throughput import Throughput
 
-
-def count_parameters(config: JointConfig) -> dict[str, int]:
-    """Exact parameters by top-level part, counted on a model that takes no memory (meta device)."""
-    with torch.device("meta"):
-        model = JointTransformer(config)
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
-
-
-def activation_bytes(config: JointConfig, tokens: int, batch: int, bytes_per_value: int) -> int:
-    """Estimate of what a backward pass keeps: per block and token, inputs of every matrix product and of every
-    elementwise step that needs its input again, in float32 where the residual stream is."""
-    d, hidden = config.width, config.hidden
-    matrices = 5 * d + 3 * hidden  # normed inputs, q, k, v, attention's output; SwiGLU's two halves and product
-    residual = 6 * d  # float32: norms, modulated values, q and k before rotation
-    return config.depth * tokens * batch * (matrices * bytes_per_value + residual * 4)
+#: Tokens of a caption, about.
+TEXT_TOKENS = 16
 
 
 def describe(path: Path | None, overrides: Sequence[str] = ()) -> str:
@@ -40,16 +34,26 @@ def describe(path: Path | None, overrides: Sequence[str] = ()) -> str:
 
 def describe_config(config: TrainConfig) -> str:
     tokenizers, _ = load_tokenizers(config.tokenizers)
+    if config.init:
+        find_weights(config.init)  # a wrong name should not wait for the run
     model = complete_model_config(config, tokenizers, build_text_encoder())
     counts = count_parameters(model)
     total = sum(counts.values())
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
     batch = max((s.batch for s in config.data.sources.values()), default=1)
-    tokens = _tokens(config, tokenizers)
-    weights = total * 4 * 5  # weights, gradient, two AdamW moments and the EMA, all float32
-    activations = activation_bytes(model, tokens, batch, 2 if dtype == torch.bfloat16 else 4)
-    student, teacher = Objective(config.objective).config.layers(model.depth)
+    task, sizes = _largest_task(config, tokenizers)
+    tokens = TEXT_TOKENS + sum(sizes.values())
+    recompute = config.run.recompute == "blocks"
+    kept = config.run.posthoc_ema
+    memory = training_memory(
+        total,
+        activation_bytes(model, tokens, batch, dtype.itemsize, recompute=recompute),
+        dtype.itemsize,
+        averages=1 + (len(kept.stds) if kept.every else 0),
+    )
+    flops = batch * flops_per_sample(config, model, task, sizes)
+    student, teacher = config.objective.layers(model.depth)
     lines = [
         dump_yaml(config).rstrip(),
         "",
@@ -57,16 +61,45 @@ def describe_config(config: TrainConfig) -> str:
         *(f"  {name:18} {count:>14,}" for name, count in counts.items()),
         f"Features: student after block {student}, teacher after block {teacher}, of {model.depth}",
         f"Device: {device}, matrix products in {str(dtype).removeprefix('torch.')}",
-        f"Memory estimate: {_gib(weights)} for weights, gradients, AdamW and EMA,",
-        f"  {_gib(activations)} for activations of {batch} samples of about {tokens} tokens; "
-        f"{_gib(weights + activations)} in all",
+        f"Largest batch: {batch} samples of {task}, about {tokens} tokens each "
+        f"({', '.join(f'{m} {n}' for m, n in sizes.items())}, text about {TEXT_TOKENS})",
+        f"Work: {amount(flops)}FLOPs for a step on it, {amount(flops * config.run.steps)}FLOPs for "
+        f"{config.run.steps:,} of them",
+        f"Memory estimate: {_gib(memory.state)} for weights, gradients, AdamW and EMA"
+        f"{' and bfloat16 copies' if memory.casts else ''},",
+        f"  {_gib(memory.activations)} for activations{' with recomputation' if recompute else ''}; "
+        f"{_gib(memory.total)} in all",
     ]
     return "\n".join(lines)
 
 
-def _tokens(config: TrainConfig, tokenizers: dict) -> int:
-    """Tokens per sample of the largest task, for the clips of the configured data where these can be opened, text
-    (about 16) included.
+def flops_per_sample(config: TrainConfig, model: JointConfig, task: str, sizes: Mapping[str, int]) -> int:
+    """FLOPs of one sample of a task in a training step, counted as the log's ``tflops`` are.
+
+    Args:
+        config: of the run.
+        model: its completed config.
+        task: the task's name.
+        sizes: modality -> tokens.
+    """
+    streams = {m: _empty(n, model.modalities[m]) for m, n in sizes.items()}
+    text = _empty(TEXT_TOKENS, model.text_channels)
+    batch = Batch(streams, Conditions.named(task), text, torch.zeros(1, dtype=torch.int64))
+    objective = Objective(config.objective, features=lambda _: {})  # none is computed, only counted
+    return Throughput(model, objective).flops(batch, step=0)
+
+
+def amount(count: float) -> str:
+    """A large number with a prefix: 3.2 T."""
+    for factor, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if count >= factor:
+            return f"{count / factor:.3g} {prefix}"
+    return f"{count:.0f} "
+
+
+def _largest_task(config: TrainConfig, tokenizers: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
+    """The task with most tokens and its tokens by modality, for the clips of the configured data where these can be
+    opened.
     """
     try:
         g = clip_geometry(config)
@@ -80,8 +113,19 @@ def _tokens(config: TrainConfig, tokenizers: dict) -> int:
             else t.positions(g.frames if m == "video" else 1, g.height, g.width, g.fps)
         )
         sizes[m] = len(positions)
-    tasks = [task for s in config.data.sources.values() for task in s.tasks]
-    return 16 + max((sum(sizes[m] for m in Conditions.named(t).modalities) for t in tasks), default=sum(sizes.values()))
+    tasks = [task for s in config.data.sources.values() for task, share in s.tasks.items() if share > 0]
+    possible = [t for t in tasks or ("t2va", "t2v", "t2a", "t2i") if set(Conditions.named(t).modalities) <= set(sizes)]
+    of_task = {t: {m: sizes[m] for m in Conditions.named(t).modalities} for t in possible}
+    if not of_task:
+        raise UserError(
+            f"there is no task for the tokenizers of {', '.join(sizes)}; name one in data.sources.NAME.tasks"
+        )
+    largest = max(of_task, key=lambda t: sum(of_task[t].values()))
+    return largest, of_task[largest]
+
+
+def _empty(tokens: int, channels: int) -> TokenStream:
+    return TokenStream.dense(torch.empty(1, tokens, channels), torch.zeros(tokens, 4))
 
 
 def _gib(count: float) -> str:

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfflow_mm.config import config_folder, dump_yaml, find_config, flatten, from_dict, load_config, to_dict
+from selfflow_mm.config import (
+    config_folder,
+    dump_yaml,
+    find_config,
+    flatten,
+    from_dict,
+    load_config,
+    register_presets,
+    to_dict,
+)
 from selfflow_mm.config_yaml import parse_yaml
 from selfflow_mm.errors import UserError
 
@@ -208,3 +217,63 @@ def test_flatten_gives_dotted_keys() -> None:
 def test_defaults_are_the_dataclass_own() -> None:
     assert load_config(Model) == Model()
     assert dataclasses.asdict(load_config(Model, None, ["rate=1"]))["rate"] == 1.0
+
+
+@dataclass(frozen=True)
+class Shape:
+    preset: str = ""
+    width: int = 1
+    depth: int = 1
+    name: str = "x"
+
+
+@dataclass(frozen=True)
+class Shaped:
+    model: Shape = field(default_factory=Shape)
+
+
+register_presets(Shape, {"small": {"width": 10, "depth": 2}, "large": {"width": 30, "depth": 6}})
+
+
+@pytest.mark.parametrize(
+    ("written", "overrides", "expected"),
+    [
+        ("", [], Shape()),
+        ("{preset: small}", [], Shape("small", 10, 2)),
+        ("{preset: small, depth: 9, name: y}", [], Shape("small", 10, 9, "y")),
+        # The command line speaks last: its preset comes before the file's keys, its keys before its preset.
+        ("{width: 5, depth: 9, name: y}", ["model.preset=large"], Shape("large", 30, 6, "y")),
+        ("{preset: small, depth: 9}", ["model.preset=large"], Shape("large", 30, 6)),
+        ("{preset: small}", ["model.depth=4"], Shape("small", 10, 4)),
+        ("{depth: 9}", ["model.depth=4", "model.preset=large"], Shape("large", 30, 4)),
+        ("{preset: small, depth: 9}", ["model.preset="], None),
+        ('{preset: ""}', [], Shape()),
+    ],
+)
+def test_a_preset_stands_for_its_values(tmp_path: Path, written: str, overrides: list[str], expected) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"model: {written}\n" if written else "")
+    if expected is None:
+        with pytest.raises(UserError, match="'model.preset' is null, but must be text"):
+            load_config(Shaped, file, overrides)
+        return
+    config = load_config(Shaped, file, overrides)
+    assert config.model == expected
+    assert from_dict(Shaped, parse_yaml(dump_yaml(config), "dump")) == config
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("{preset: smal}", "a.yaml: 'model.preset' is 'smal', but there is no such preset; the nearest is 'small'"),
+        ("{preset: zzz}", "there is no such preset; there are small, large"),
+        ("{preset: 3}", "'model.preset' is 3, but must be text"),
+        ("{preset: small, widht: 3}", "unknown key 'model.widht'; the nearest is 'model.width'"),
+    ],
+)
+def test_a_preset_that_is_not_there(tmp_path: Path, written: str, message: str) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"model: {written}\n")
+    with pytest.raises(UserError) as caught:
+        load_config(Shaped, file)
+    assert message in str(caught.value)
