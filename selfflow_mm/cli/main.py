@@ -26,9 +26,13 @@ COMMANDS = {
     "generate": "make a video, sound or image from text",
     "train": "train a transformer on prepared data",
     "train-tokenizer": "train a video or audio tokenizer",
+    "sample-imagenet": "sample an ImageNet transformer: 50,000 images for FID, or a few to look at",
+    "posthoc-ema": "make a model with another EMA length, after training",
     "prepare": "turn videos, sounds, images and captions into a data set",
     "make-world": "make a data set of the bundled world: falling objects with sound, captions and exact events",
+    "models": "list the named models: shape, parameters, FLOPs per token, memory to train and to sample",
     "inspect": "say in words what a checkpoint, run, shard or configuration holds",
+    "bench": "measure the model on this machine: speed, MFU and memory, beside a modulation per token",
     "doctor": "show what is installed, which devices there are, and what is missing",
 }
 

@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   selfflow-mm make-world --out world --clips 2000 --seed 0
   selfflow-mm train tiny.yaml --out runs/first data.sources.world.path=world run.steps=2000
   selfflow-mm train tiny.yaml --out runs/first --resume data.sources.world.path=world run.steps=2000
+  selfflow-mm train tiny.yaml --out runs/more init=runs/first data.sources.world.path=world run.posthoc_ema.every=100
   selfflow-mm train tiny.yaml --dry-run model.width=256 model.rope_axes=[32,16,16,0]
 
 CONFIG is a file, or the name of one in configs/. Any setting follows as dotted.name=value; --dry-run shows them all.

@@ -74,6 +74,10 @@ class Batches:
         streams = {m: data.stream(m, ids) for m in conditions.modalities}
         return name, task, Batch(streams, conditions, text, global_ids)
 
+    def numbers(self, name: str, batch: Batch) -> list[int]:
+        """The batch's samples by their numbers in their source, for messages."""
+        return [i - self._offsets[name] for i in batch.ids.tolist()]
+
     def _pick(self, purpose: str, step: int, shares: Mapping[str, float]) -> str:
         u = float(self.random.uniform(purpose, step, torch.zeros(1, dtype=torch.int64))) * sum(shares.values())
         for name, edge in zip(shares, accumulate(shares.values()), strict=True):

@@ -10,6 +10,7 @@ from ..errors import UserError
 from ..flow.objectives import ObjectiveConfig
 from ..generation.sampling import SamplingConfig
 from ..models.joint import JointConfig
+from .posthoc_ema import PostHocConfig
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,11 @@ class RunConfig:
         steps: optimizer steps in all.
         seed: keys all randomness.
         ema_half_life: half-life of the EMA as a fraction of the run, see ``ema.decay_for``; .9999 bounds it.
+        posthoc_ema: averages beside it, from which ``posthoc-ema`` makes any other after training.
         precision: of matrix products; ``auto`` takes bfloat16 where the device is fast at it.
         compile: ``torch.compile`` student and teacher: a minute or more of waiting, then faster steps.
+        recompute: ``blocks`` keeps only each block's input for the backward pass and computes the rest again: a third
+            more work in the student for a fraction of the memory. Results are the same.
         device: ``auto`` (CUDA, else MPS, else CPU), or a torch device.
         threads: CPU threads for torch; 0 leaves its choice. Exact resume needs the same number.
         log_every, save_every, sample_every: in steps; 0 turns samples off.
@@ -106,8 +110,10 @@ class RunConfig:
     steps: int = 1000
     seed: int = 0
     ema_half_life: float = 0.02
+    posthoc_ema: PostHocConfig = field(default_factory=PostHocConfig)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
+    recompute: Literal["none", "blocks"] = "none"
     device: str = "auto"
     threads: int = 0
     log_every: int = 10
@@ -133,9 +139,12 @@ class TrainConfig:
     Attributes:
         tokenizers: modality -> folder of its tokenizer, or ``tiny/video``, ``tiny/audio`` for the bundled ones. Two
             modalities may share one (image and video).
+        init: a checkpoint, model folder or bundled model that a new run takes its first weights from, as far as they
+            fit; empty starts from random ones. What was taken is in the run's init.json.
     """
 
     model: JointConfig = field(default_factory=JointConfig)
+    init: str = ""
     tokenizers: dict[str, str] = field(
         default_factory=lambda: {"image": "tiny/video", "video": "tiny/video", "audio": "tiny/audio"}
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,12 +17,13 @@ from tqdm import tqdm
 from ..errors import UserError
 from ..flow.objectives import Batch, Objective
 from ..generation.pipeline import Pipeline, write_layout
-from ..models.joint import JointTransformer
+from ..models.joint import JointConfig, JointTransformer
 from ..randomness import Randomness
-from . import ema
+from . import ema, posthoc_ema
 from .batches import Batches
 from .checkpoint import latest_checkpoint, load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
 from .config import TrainConfig
+from .encoders import build_features
 from .parts import (
     build_model,
     build_text_encoder,
@@ -32,9 +34,14 @@ from .parts import (
     pick_device,
     pick_dtype,
 )
+from .recompute import recompute_blocks
 from .report import write_report
-from .run_folder import RunFolder
+from .run_folder import RunFolder, refuse_taken
 from .stopping import Stopped, stop_requests
+from .throughput import Throughput
+
+#: Every task of a run is a graph of its own to the compiler: other streams, other lengths, other levels.
+_GRAPHS = 64
 
 
 @dataclass
@@ -45,6 +52,7 @@ class State:
     teacher: JointTransformer
     optimizer: torch.optim.Optimizer
     batches: Batches
+    averages: posthoc_ema.PowerAverages | None = None
     step: int = 0
 
     def save(self, folder: Path, keep: int) -> None:
@@ -52,6 +60,7 @@ class State:
             "model": self.model.state_dict(),
             "ema": self.teacher.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer, self.model),
+            **(self.averages.state() if self.averages else {}),
         }
         save_checkpoint(folder, self.step, tensors, {"cursors": self.batches.cursors}, keep)
 
@@ -63,7 +72,22 @@ class State:
         except (RuntimeError, KeyError) as error:
             raise UserError(f"{path} is of a model of another shape: {str(error).splitlines()[-1].strip()}") from None
         load_optimizer_tensors(self.optimizer, self.model, tensors["optimizer"])
+        if self.averages:
+            self.averages.load(tensors, path)
         self.batches.cursors.update(state["cursors"])
+
+
+@dataclass
+class Work:
+    """What a step is done with: the models as they are called (compiled, where asked for), and the loss."""
+
+    student: JointTransformer
+    teacher: JointTransformer
+    objective: Objective
+    random: Randomness
+    decay: float
+    device: torch.device
+    dtype: torch.dtype
 
 
 def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
@@ -81,33 +105,46 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     model_config = complete_model_config(config, tokenizers, text_encoder)
     if not config.data.sources:
         raise UserError("data.sources names no data set; add one, e.g. data.sources.clips.path=SHARDS")
-    geometry = clip_geometry(config)  # opens the data sets, so a wrong path stops the run before it has a folder
+    # What may be wrong is looked at before there is a folder: data sets, encoders, first weights.
+    if not resume:
+        refuse_taken(out)
+    geometry = clip_geometry(config)
+    features = None
+    if config.objective.encoders:
+        features = build_features(config.objective.encoders, tokenizers).to(device)
+    start = latest_checkpoint(out / "checkpoints") if resume else None
+    model, first_weights = _first_model(config, model_config, goes_on=start is not None)
 
     with RunFolder(out, config=config, seed=config.run.seed, kind="transformer", resume=resume) as run:
         half = config.run.weights == "float16"
         text_level = config.objective.text_level
         if run.changed:
             print(f"going on with other settings than before: {', '.join(run.changed)}")
+        if first_weights:
+            run.write("init.json", first_weights)
         write_layout(out / "model", model_config, tokenizers, geometry, config.sampling, text_level)
         for tokenizer in tokenizers.values():
             tokenizer.to(device)
         sources = encode_sources(config, tokenizers, folders, out)
         batches = Batches(sources, text_encoder, config.run.seed, config.objective.caption_dropout)
-        model = build_model(model_config, config.run.seed).to(device)
+        model = model.to(device)
         teacher = ema.copy_for_ema(model)
         optimizer = torch.optim.AdamW(
             model.parameters(), config.optimizer.lr, config.optimizer.betas, weight_decay=config.optimizer.weight_decay
         )
-        state = State(model, teacher, optimizer, batches)
-        if resume and (path := latest_checkpoint(run.checkpoints)):
-            state.load(path)
+        kept = config.run.posthoc_ema
+        averages = posthoc_ema.PowerAverages(model, kept.stds) if kept.every else None
+        state = State(model, teacher, optimizer, batches, averages)
+        if start:
+            state.load(start)
         run.truncate_log(state.step)
-        if config.run.compile:
-            model.compile()
-            teacher.compile()
-        objective = Objective(config.objective, {m: t.spec.train_shift for m, t in tokenizers.items()})
+        posthoc_ema.drop_snapshots_after(out / posthoc_ema.FOLDER, state.step)
+        objective = Objective(config.objective, {m: t.spec.train_shift for m, t in tokenizers.items()}, features)
         pipeline = Pipeline(teacher, tokenizers, geometry, config.sampling, text_level)
-        _loop(config, run, state, objective, pipeline, device, dtype)
+        student, seen = _as_called(config, model, teacher)
+        decay = ema.decay_for(config.run.steps, config.run.ema_half_life)
+        work = Work(student, seen, objective, Randomness(config.run.seed), decay, device, dtype)
+        _loop(config, run, state, work, pipeline)
         pipeline.model = teacher.cpu()
         about = {"steps": str(state.step), "seed": str(config.run.seed)}
         pipeline.save_pretrained(out / "model", half=half, metadata=about)
@@ -115,68 +152,112 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     return out / "model"
 
 
-def _loop(
-    config: TrainConfig,
-    run: RunFolder,
-    state: State,
-    objective: Objective,
-    pipeline: Pipeline,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    random = Randomness(config.run.seed)
-    decay = ema.decay_for(config.run.steps, config.run.ema_half_life)
-    steps, meter = config.run.steps, _Meter()
+def _first_model(
+    config: TrainConfig, model_config: JointConfig, *, goes_on: bool
+) -> tuple[JointTransformer, dict[str, Any] | None]:
+    """A new model, with the weights that ``init`` names and what was taken from them; a run that goes on needs none."""
+    model = build_model(model_config, config.run.seed)
+    if not config.init or goes_on:
+        return model, None
+    from .initialise import initialise
+
+    report = initialise(model, config.init)
+    print(report.text())
+    return model, report.as_dict()
+
+
+def _as_called(
+    config: TrainConfig, model: JointTransformer, teacher: JointTransformer
+) -> tuple[JointTransformer, JointTransformer]:
+    """Student and teacher as the steps call them. The models themselves stay as they are, for saving and sampling."""
+    if config.run.recompute == "blocks":
+        recompute_blocks(model)
+    if not config.run.compile:
+        return model, teacher
+    from torch._dynamo import config as dynamo  # takes seconds to import
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, _GRAPHS)
+    compiled: Any = tuple(torch.compile(m, fullgraph=True) for m in (model, teacher))
+    return compiled
+
+
+def _loop(config: TrainConfig, run: RunFolder, state: State, work: Work, pipeline: Pipeline) -> None:
+    steps, meter, speed = config.run.steps, _Meter(), Throughput(state.model.config, work.objective)
+    kept = config.run.posthoc_ema
     with stop_requests() as asked, tqdm(total=steps, initial=state.step, desc="training", unit="step") as progress:
         while state.step < steps:
+            speed.start()
             source, task, batch = state.batches.at(state.step)
-            report = _step(config, state, objective, batch.to(device), random, decay, device, dtype)
-            meter.add(report)
+            report = _step(config, state, work, batch.to(work.device))
+            meter.add(report)  # reads the numbers, so the device is done
+            speed.stop(batch, state.step)
             if not all(bool(torch.isfinite(value)) for value in report.values()):
-                bad = ", ".join(name for name, value in report.items() if not bool(torch.isfinite(value)))
-                raise UserError(
-                    f"step {state.step}: {bad} is not finite (source {source}, task {task}, samples "
-                    f"{batch.ids.tolist()[:4]}...); "
-                    f"the last good checkpoint is {latest_checkpoint(run.checkpoints)}; lower optimizer.lr "
-                    f"or look at these samples"
-                )
+                samples = state.batches.numbers(source, batch)
+                last_good = latest_checkpoint(run.checkpoints)
+                raise UserError(_not_finite(state.step, report, batch, source, task, samples, last_good))
             state.step += 1
             progress.update()
-            if state.step % config.run.log_every == 0 or state.step == steps:
-                means = meter.take()
-                run.log(state.step, **means, lr=config.optimizer.lr_at(state.step - 1, steps))
-                progress.set_postfix_str(f"loss {means['loss']:.3f}")
+            last = state.step == steps
+            if state.step % config.run.log_every == 0 or last:
+                means, rates = meter.take(), speed.take()
+                run.log(state.step, **means, lr=config.optimizer.lr_at(state.step - 1, steps), **rates)
+                work_done = tqdm.format_sizeof(rates["tflops"] * 1e12, "FLOP/s")
+                progress.set_postfix_str(
+                    f"loss {means['loss']:.3f}, {rates['samples_per_second']:.3g} samples/s, {work_done}"
+                )
+            if state.averages and (state.step % kept.every == 0 or last):
+                state.averages.save_snapshots(run.path / posthoc_ema.FOLDER, state.step, kept.weights)
             if config.run.sample_every and state.step % config.run.sample_every == 0:
                 _draw_samples(config, run, state.step, pipeline)
-            if asked or state.step % config.run.save_every == 0 or state.step == steps:
+            if asked or state.step % config.run.save_every == 0 or last:
                 state.save(run.checkpoints, config.run.keep)
                 write_report(run.path, config, title=run.path.name)
             if asked:
                 raise Stopped(f"stopped at step {state.step} with everything saved; go on with --resume")
 
 
-def _step(
-    config: TrainConfig,
-    state: State,
-    objective: Objective,
-    batch: Batch,
-    random: Randomness,
-    decay: float,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> dict[str, Tensor]:
-    """One optimizer step and one EMA step."""
+def _step(config: TrainConfig, state: State, work: Work, batch: Batch) -> dict[str, Tensor]:
+    """One optimizer step and one step of every average."""
     for group in state.optimizer.param_groups:
         group["lr"] = config.optimizer.lr_at(state.step, config.run.steps)
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        loss, parts = objective.loss(state.model, state.teacher, batch, random, state.step)
+    with torch.autocast(work.device.type, dtype=torch.bfloat16, enabled=work.dtype == torch.bfloat16):
+        loss, parts = work.objective.loss(work.student, work.teacher, batch, work.random, state.step)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optimizer.clip)
     if bool(torch.isfinite(norm)):  # a bad gradient must not reach the weights that the caller may still save
         state.optimizer.step()
-        ema.update(state.teacher, state.model, decay)
+        ema.update(state.teacher, state.model, work.decay)
+        if state.averages:
+            state.averages.update(state.model, state.step + 1)
     return {"loss": loss.detach(), **parts, "grad_norm": norm.detach()}
+
+
+def _not_finite(
+    step: int,
+    report: dict[str, Tensor],
+    batch: Batch,
+    source: str,
+    task: str,
+    samples: list[int],
+    last_good: Path | None,
+) -> str:
+    """What to tell of a loss that is not finite: which, on what, and where to go on from.
+
+    One bad token spoils every loss of its batch through attention, so the latents are looked at, too.
+    """
+    bad = [name for name, value in report.items() if not bool(torch.isfinite(value))]
+    spoilt = []
+    for modality, stream in batch.streams.items():
+        rows = (~torch.isfinite(stream.values)).flatten(1).any(dim=1).tolist()
+        which = [str(number) for number, is_bad in zip(samples, rows, strict=True) if is_bad]
+        if which:
+            spoilt.append(f"the {modality} latents of sample {', '.join(which)} are not finite themselves; ")
+    return (
+        f"step {step}: {', '.join(bad)} is not finite (source {source}, task {task}, samples "
+        f"{', '.join(map(str, samples))}); {''.join(spoilt)}the last good checkpoint is {last_good}; "
+        + ("repair or drop these samples" if spoilt else "lower optimizer.lr or look at these samples")
+    )
 
 
 class _Meter:

@@ -18,6 +18,7 @@ from ..generation.pipeline import Geometry
 from ..models.joint import JointConfig, JointTransformer
 from ..weights import find_weights
 from .config import SourceConfig, TrainConfig
+from .encoders import encoder_width
 
 
 def load_tokenizers(named: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -41,7 +42,16 @@ def complete_model_config(config: TrainConfig, tokenizers: Mapping[str, Any], te
     text = config.model.text_channels or text_encoder.spec.channels
     if text != text_encoder.spec.channels:
         raise UserError(f"model.text_channels is {text}, the text encoder has {text_encoder.spec.channels}")
-    return replace(config.model, modalities={**channels, **stated}, text_channels=text)
+    completed = replace(config.model, modalities={**channels, **stated}, text_channels=text)
+    return completed if config.objective.name != "repa" else _projected(completed, config.objective.encoders)
+
+
+def _projected(model: JointConfig, encoders: Mapping[str, str]) -> JointConfig:
+    """REPA's head gives features as wide as the encoder's."""
+    width = encoder_width(encoders)
+    if model.projector_channels not in (0, width):
+        raise UserError(f"model.projector_channels is {model.projector_channels}, the encoder's features have {width}")
+    return replace(model, projector_channels=width)
 
 
 def build_text_encoder() -> ByteTextEncoder:

@@ -30,6 +30,8 @@ def write_report(run: Path, config: TrainConfig, title: str) -> Path:
         "Representation: loss and student-teacher cosine": r"l_rep|cosine/.*",
         "Gradient norm": r"grad_norm",
         "Learning rate": r"lr",
+        "Samples per second": r"samples_per_second",
+        "Arithmetic of the model, TFLOP per second": r"tflops",
     }
     if len(lines) > 1:
         page.heading("Curves")

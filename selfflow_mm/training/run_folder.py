@@ -3,6 +3,8 @@
 run.json            format, version, kind, seed, versions of the software, command, start, later resumptions
 config.yaml         every effective setting
 log.jsonl           one line of scalars per logged step
+init.json           what the first weights were taken from, where the run was started from others
+posthoc_ema/        snapshots of running averages, where they are kept; see posthoc_ema.py
 tensorboard/        the same scalars, where TensorBoard is installed
 checkpoints/        see checkpoint.py
 samples/step-000123/
@@ -23,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..config import dump_yaml, flatten, to_dict
+from ..config import dump_yaml, flatten, from_dict, to_dict
 from ..config_yaml import parse_yaml
 from ..errors import UserError
 
@@ -66,11 +68,7 @@ class RunFolder:
         self._started = time.monotonic() - _last_seconds(self._log)
 
     def _create(self, seed: int, kind: str) -> dict[str, Any]:
-        taken = [n for n in ("run.json", "config.yaml", "log.jsonl", "checkpoints") if (self.path / n).exists()]
-        if "run.json" in taken:
-            raise UserError(f"{self.path} already holds a run; add --resume to continue it, or give another folder")
-        if taken:
-            raise UserError(f"{self.path} already holds {taken[0]}, which a run would overwrite; give another folder")
+        refuse_taken(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         started = {"command": _command(), "started": _now(), "versions": software_versions()}
         return {"format": FORMAT, "version": VERSION, "kind": kind, "seed": seed, **started}
@@ -80,7 +78,7 @@ class RunFolder:
         for name, given in (("kind", kind), ("seed", seed)):
             if record[name] != given:
                 raise UserError(f"{self.path} holds a run with {name} {record[name]}, so it cannot go on with {given}")
-        before = flatten(parse_yaml((self.path / "config.yaml").read_text(), str(self.path / "config.yaml")))
+        before = flatten(_as_read_now(self.path / "config.yaml", type(config)))
         after = flatten(to_dict(config))
         differing = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
         self.changed = tuple(sorted(differing))
@@ -120,6 +118,10 @@ class RunFolder:
         self._started = time.monotonic() - _last_seconds(self._log)
         self._purge_step = step + 1
 
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write ``content`` as JSON into the run's folder."""
+        _write_atomic(self.path / name, json.dumps(content, indent=1) + "\n")
+
     def close(self) -> None:
         """Flush TensorBoard's file; ``log`` may still be called and opens a new one."""
         if self._writer:
@@ -143,6 +145,15 @@ class RunFolder:
                 self._writer = SummaryWriter(str(self.path / "tensorboard"), purge_step=self._purge_step)
                 self._purge_step = None
         return self._writer or None
+
+
+def refuse_taken(path: Path) -> None:
+    """UserError when a new run in folder ``path`` would overwrite something."""
+    taken = [n for n in ("run.json", "config.yaml", "log.jsonl", "checkpoints") if (path / n).exists()]
+    if "run.json" in taken:
+        raise UserError(f"{path} already holds a run; add --resume to continue it, or give another folder")
+    if taken:
+        raise UserError(f"{path} already holds {taken[0]}, which a run would overwrite; give another folder")
 
 
 def read_run(path: Path | str) -> dict[str, Any]:
@@ -193,6 +204,15 @@ def software_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def _as_read_now(file: Path, cls: type) -> dict[str, Any]:
+    """A saved config, with settings that did not exist when it was written at their defaults: those are no change."""
+    saved = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    try:
+        return to_dict(from_dict(cls, saved, str(file)))
+    except UserError:  # settings that are no more: then the plain text is what there is to compare with
+        return saved
 
 
 def _scalar(value: Any) -> float | int:

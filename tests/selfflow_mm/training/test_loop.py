@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from selfflow_mm.config import load_config
+from selfflow_mm.config_yaml import parse_yaml
 from selfflow_mm.errors import UserError
 from selfflow_mm.flow.objectives import Objective
 from selfflow_mm.training import loop
@@ -36,8 +41,9 @@ def assert_same(a: Path, b: Path) -> None:
     assert not different
 
 
-def test_a_run_killed_at_any_step_and_resumed_ends_in_the_bits_of_one_that_was_not(small_config, tmp_path, monkeypatch):
-    run(small_config, tmp_path / "whole")
+@contextmanager
+def killed_at(step: int) -> Iterator[None]:
+    """The run inside dies at the beginning of a step, without a chance to save."""
 
     class Killed(BaseException):
         pass
@@ -45,14 +51,19 @@ def test_a_run_killed_at_any_step_and_resumed_ends_in_the_bits_of_one_that_was_n
     real = loop._step
 
     def dies(config, state, *args):
-        if state.step == 5:  # two steps after the checkpoint at 3: these are lost and done again
+        if state.step == step:
             raise Killed
         return real(config, state, *args)
 
-    monkeypatch.setattr(loop, "_step", dies)
-    with pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "_step", dies)
+        yield
+
+
+def test_a_run_killed_at_any_step_and_resumed_ends_in_the_bits_of_one_that_was_not(small_config, tmp_path):
+    run(small_config, tmp_path / "whole")
+    with killed_at(5):  # two steps after the checkpoint at 3: these are lost and done again
         run(small_config, tmp_path / "cut")
-    monkeypatch.setattr(loop, "_step", real)
     assert latest_checkpoint(tmp_path / "cut" / "checkpoints").name == "step-000003"
     run(small_config, tmp_path / "cut", resume=True)
     assert_same(tmp_path / "whole/checkpoints/step-000006", tmp_path / "cut/checkpoints/step-000006")
@@ -60,7 +71,8 @@ def test_a_run_killed_at_any_step_and_resumed_ends_in_the_bits_of_one_that_was_n
 
     def scalars(out: Path) -> list[dict]:
         lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-        return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+        timed = ("seconds", "samples_per_second", "tflops")
+        return [{k: v for k, v in line.items() if k not in timed} for line in lines]
 
     whole, cut = scalars(tmp_path / "whole"), scalars(tmp_path / "cut")
     assert [line["step"] for line in whole] == [line["step"] for line in cut] == [2, 4, 6]
@@ -94,6 +106,8 @@ def test_a_run_folder_holds_what_it_promises(small_config, tmp_path):
     made = {p.name for p in (out / "samples/step-000006").iterdir()}
     assert {"t2va-00.mp4", "t2va-01.mp4", "t2v-00.mp4", "t2i-00.png"} <= made
     report = (out / "report.html").read_text()
+    assert "Samples per second" in report and "TFLOP per second" in report
+    assert line["tflops"] > 0 and line["samples_per_second"] > 0
     assert "l_gen/video" in report and "http" not in report.replace("http://www.w3.org", "")
     assert (model / "model.safetensors").exists() and (model / "tokenizers/audio/config.json").exists()
     assert not list(out.rglob("*.tmp"))
@@ -131,10 +145,196 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(smal
     assert all(torch.isfinite(v).all() for v in saved.values())
 
 
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_a_spoilt_latent_is_named_and_the_repaired_run_goes_on(small_config, tmp_path, monkeypatch, modality):
+    """One number of one sample's latents turns into NaN on the way, first met after the checkpoint at step 3."""
+    from selfflow_mm.data.latents import LatentDataset
+
+    tasks = "data.sources.clips.tasks={t2va: 1}"
+    run(small_config, tmp_path / "whole", tasks)
+    real, calls = LatentDataset.stream, 0
+
+    def spoilt(self, name, ids):
+        nonlocal calls
+        stream = real(self, name, ids)
+        calls += name == modality
+        if name == modality and calls == 5:
+            stream.values[1, 2, 0] = float("nan")
+            spoilt.sample = ids[1]
+        return stream
+
+    monkeypatch.setattr(LatentDataset, "stream", spoilt)
+    with pytest.raises(UserError) as caught:
+        run(small_config, tmp_path / "a", tasks)
+    sentence = str(caught.value)
+    assert f"the {modality} latents of sample {spoilt.sample} are not finite" in sentence
+    assert "step 4:" in sentence and "(source clips, task t2va, samples " in sentence and "\n" not in sentence
+    checkpoint = latest_checkpoint(tmp_path / "a/checkpoints")
+    assert checkpoint.name == "step-000003" and str(checkpoint) in sentence
+    assert all(torch.isfinite(v).all() for v in tensors(checkpoint).values())
+    monkeypatch.setattr(LatentDataset, "stream", real)
+    run(small_config, tmp_path / "a", tasks, resume=True)
+    assert_same(tmp_path / "whole/checkpoints/step-000006", tmp_path / "a/checkpoints/step-000006")
+
+
+POSTHOC = ["run.posthoc_ema.every=2", "run.posthoc_ema.stds=[0.05, 0.1]"]
+
+
+def test_averages_of_a_killed_run_are_those_of_one_that_was_not(small_config, tmp_path):
+    run(small_config, tmp_path / "whole", *POSTHOC, "run.steps=7")
+    with killed_at(5):
+        run(small_config, tmp_path / "cut", *POSTHOC, "run.steps=7")
+    assert (tmp_path / "cut/posthoc_ema/step-000004-std-0.050.safetensors").exists()
+    run(small_config, tmp_path / "cut", *POSTHOC, "run.steps=7", resume=True)
+    assert_same(tmp_path / "whole/checkpoints/step-000007", tmp_path / "cut/checkpoints/step-000007")
+    assert_same(tmp_path / "whole/posthoc_ema", tmp_path / "cut/posthoc_ema")
+    names = sorted(p.name for p in (tmp_path / "cut/posthoc_ema").iterdir())
+    assert names == [f"step-{n:06d}-std-{std}.safetensors" for n in (2, 4, 6, 7) for std in ("0.050", "0.100")]
+    # At steps this early an average of std 0.1 is near the weights themselves, and not them.
+    weights = load_file(tmp_path / "cut/checkpoints/step-000007/model.safetensors")
+    average = load_file(tmp_path / "cut/posthoc_ema/step-000007-std-0.100.safetensors")
+    gaps = [(weights[k] - average[k]).abs().max() for k in weights]
+    assert 0 < max(gaps) < 1e-2
+
+
+def test_a_run_of_an_earlier_release_goes_on_as_if_nothing_had_changed(small_config, tmp_path, capsys):
+    run(small_config, tmp_path / "whole")
+    with killed_at(5):
+        run(small_config, tmp_path / "old")
+    # Its config knows nothing of what was added since.
+    file = tmp_path / "old/config.yaml"
+    config = parse_yaml(file.read_text(), "config.yaml")
+    for name in ("init",):
+        del config[name]
+    for name in ("posthoc_ema", "recompute"):
+        del config["run"][name]
+    config["objective"] = {"name": "self-flow", "gamma": 0.8, "student_layer": 0.3, "teacher_layer": 0.7}
+    for name in ("preset", "qkv_bias", "projector_channels", "isolate_conditions"):
+        del config["model"][name]
+    file.write_text(json.dumps(config))
+    capsys.readouterr()
+    loop.train(load_config(TrainConfig, file), tmp_path / "old", resume=True)
+    assert "other settings" not in capsys.readouterr().out
+    assert_same(tmp_path / "whole/checkpoints/step-000006", tmp_path / "old/checkpoints/step-000006")
+
+
+def test_averages_cannot_begin_in_the_middle_of_a_run_but_may_end(small_config, tmp_path):
+    run(small_config, tmp_path / "a", "run.steps=3")
+    with pytest.raises(UserError, match="holds no average of std 0.05, which has to be kept from a run's first step"):
+        run(small_config, tmp_path / "a", *POSTHOC, resume=True)
+    run(small_config, tmp_path / "b", *POSTHOC, "run.steps=3")
+    run(small_config, tmp_path / "b", resume=True)
+    assert not list((tmp_path / "b/checkpoints/step-000006").glob("posthoc*"))
+
+
+def test_a_run_may_start_from_the_weights_of_another(small_config, tmp_path, capsys, monkeypatch):
+    run(small_config, tmp_path / "a")
+    source = f"init={tmp_path / 'a'}"
+    starts = []
+    real = loop._loop
+    monkeypatch.setattr(loop, "_loop", lambda *args: (starts.append(copy.deepcopy(args[2].teacher)), real(*args)))
+    run(small_config, tmp_path / "b", source, "run.steps=1")
+    first, given = starts[0].state_dict(), load_file(tmp_path / "a/model/model.safetensors")
+    assert first.keys() == given.keys() and all(torch.equal(first[k], given[k]) for k in given)
+    report = json.loads((tmp_path / "b/init.json").read_text())
+    assert report["source"] == str(tmp_path / "a") and report["parameters_fresh"] == 0
+    assert "Started from" in capsys.readouterr().out
+    # Going on, nothing is taken again: the source may be gone by then.
+    shutil.rmtree(tmp_path / "a")
+    run(small_config, tmp_path / "b", source, "run.steps=2", resume=True)
+    with pytest.raises(UserError):
+        run(small_config, tmp_path / "c", source)
+    assert not (tmp_path / "c").exists()
+
+
+def test_recomputing_blocks_changes_no_bit_of_a_run(small_config, tmp_path):
+    run(small_config, tmp_path / "a", "run.steps=2")
+    run(small_config, tmp_path / "b", "run.steps=2", "run.recompute=blocks")
+    assert_same(tmp_path / "a/checkpoints/step-000002", tmp_path / "b/checkpoints/step-000002")
+
+
+def test_student_and_teacher_are_compiled_as_whole_graphs_and_samples_are_drawn_without(
+    small_config, tmp_path, monkeypatch
+):
+    asked = []
+
+    class Compiled(torch.nn.Module):
+        """What torch.compile returns, without the compiler: calls are counted, the rest is the model's."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.calls = model, 0
+
+        def forward(self, *args, **kwargs):
+            assert not torch.is_inference_mode_enabled()
+            self.calls += 1
+            return self.model(*args, **kwargs)
+
+        def __getattr__(self, name):
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                return getattr(super().__getattr__("model"), name)
+
+    def compiles(model, **options):
+        asked.append((Compiled(model), options))
+        return asked[-1][0]
+
+    monkeypatch.setattr(torch, "compile", compiles)
+    run(small_config, tmp_path / "a", "run.compile=true", "run.sample_every=2", "run.steps=2", "run.prompts=[one]")
+    assert [options for _, options in asked] == [{"fullgraph": True}] * 2
+    assert [model.calls for model, _ in asked] == [2, 2]
+    run(small_config, tmp_path / "b", "run.steps=2")
+    assert_same(tmp_path / "a/checkpoints/step-000002", tmp_path / "b/checkpoints/step-000002")
+
+
+@pytest.fixture
+def small_encoder(tmp_path: Path) -> Path:
+    """A random SigLIP vision tower of width 12."""
+    from selfflow_tokenizers._audio_backend import ensure_torchaudio
+
+    ensure_torchaudio()
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    sizes = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=16, patch_size=8)).save_pretrained(tmp_path / "siglip")
+    return tmp_path / "siglip"
+
+
+def test_repa_trains_towards_an_encoder_and_resumes(small_config, small_encoder, tmp_path):
+    repa = ["objective.name=repa", f"objective.encoders={{video: {small_encoder}, image: {small_encoder}}}"]
+    tasks = "data.sources.clips.tasks={t2va: 1, t2i: 1, v2a: 1}"
+    run(small_config, tmp_path / "whole", *repa, tasks)
+    with killed_at(5):
+        run(small_config, tmp_path / "cut", *repa, tasks)
+    run(small_config, tmp_path / "cut", *repa, tasks, resume=True)
+    assert_same(tmp_path / "whole/checkpoints/step-000006", tmp_path / "cut/checkpoints/step-000006")
+    weights = load_file(tmp_path / "whole/checkpoints/step-000006/model.safetensors")
+    assert weights["projector.2.weight"].shape[0] == 12
+    assert not any("siglip" in k or "vision" in k for k in weights)
+    lines = [json.loads(line) for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert any(0 < line["l_rep"] < 2 for line in lines) and any("cosine/video" in line for line in lines)
+    assert not any("cosine/audio" in line for line in lines)  # sound has no encoder here
+    with pytest.raises(UserError, match="projector_channels is 7, the encoder's features have 12"):
+        run(small_config, tmp_path / "bad", *repa, "model.projector_channels=7")
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("name", ["flow", "dual", "diffusion-forcing", "full-masking", "sra", "layersync"])
+def test_every_objective_runs_and_tells_its_speed(small_config, tmp_path, name):
+    run(small_config, tmp_path / "a", f"objective.name={name}", "run.steps=2", "objective.stop_alignment_at=1")
+    line = json.loads((tmp_path / "a/log.jsonl").read_text().splitlines()[-1])
+    assert line["samples_per_second"] > 0 and line["tflops"] > 0
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         (["data.sources.clips.path=/nowhere"], "/nowhere"),
+        (["init=/nowhere"], "/nowhere"),
+        (["objective.name=repa"], "encoders are named for repa"),
+        (["objective.name=repa", "objective.encoders={video: no/such}"], "no/such is neither a folder"),
+        (["run.posthoc_ema.stds=[0.5]"], "run.posthoc_ema: an average's std lies between"),
         (["data.sources.clips.tasks={t2x: 1}"], "known tasks"),
         (["data.sources.clips.tasks={t2va: 0}"], "positive share"),
         (["tokenizers.audio=/nowhere"], "no weights folder"),
