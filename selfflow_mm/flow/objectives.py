@@ -218,6 +218,10 @@ class Objective:
     def needs_teacher(self) -> bool:
         return self.method.target == "teacher"
 
+    def aligns(self, step: int) -> bool:
+        """Does training step ``step``, counted from 0, have an L_rep?"""
+        return self.method.target is not None and not 0 < self.config.stop_alignment_at <= step
+
     def loss(
         self, model: JointTransformer, teacher: JointTransformer | None, batch: Batch, random: Randomness, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -226,8 +230,7 @@ class Objective:
         draws = {m: self.draw(m, stream, batch.ids, random, step) for m, stream in batch.streams.items()}
         given_level = self.config.given_level * random.uniform("given_level", step, batch.ids)[:, 0]
         at_l, at_k = self.config.layers(model.config.depth)
-        aligns = self.method.target is not None and not 0 < self.config.stop_alignment_at <= step
-        target = self.method.target if aligns else None
+        target = self.method.target if self.aligns(step) else None
 
         # Student: every token at its own level tau_i (eq. 4, 5); given tokens near data.
         wanted = {None: (), "own": (at_l, at_k)}.get(target, (at_l,))
@@ -246,6 +249,8 @@ class Objective:
                 z = student.features[at_k] if target == "own" else self._encoded(batch)
 
         l_rep, similarity = self._representation(model, student.features[at_l], z, batch)  # L_rep (eq. 6)
+        if not similarity:  # no generated modality has an encoder
+            return loss, report
         return loss + self.gamma * l_rep, {**report, **similarity, "l_rep": l_rep.detach()}
 
     def draw(self, name: str, stream: TokenStream, ids: Tensor, random: Randomness, step: int) -> Draw:

@@ -5,11 +5,12 @@ serves training only; one input and one output layer for image, video and audio 
 autoencoders of FLUX.2, Wan2.2 and Songbloom); text of 7680 channels (FLUX.2 [klein] 4B's text encoder; the paper names
 none). ``tiny`` is counted with the channels it ships with.
 
-What is the paper's (app. A.3): width 1152, 16 heads, MLP ratio 4, SwiGLU, biases on q, k and v, RoPE with 24 channels for
-each of time, row and column, 7 double- and 14 single-stream blocks for 625 M, and total depths 8, 14, 21 and 28 for its scaling runs of 290 M, 420 M, 625 M and 1 B. How the other
-depths split into double and single blocks is not published. We keep the width and let the split follow from the name:
-at width 1152 a double block has 42.5 M parameters and a single one 21.2 M, so the total depth leaves one split each
-within 2 % of the name (1 B has two, 17 + 11 and 18 + 10). ``4b`` is the open FLUX.2 [klein] 4B.
+What is the paper's (app. A.3): width 1152, 16 heads, MLP ratio 4, SwiGLU, biases on q, k and v, RoPE with 24 channels
+for each of time, row and column, 7 double- and 14 single-stream blocks for 625 M, and total depths 8, 14, 21 and 28 for
+its scaling runs of 290 M, 420 M, 625 M and 1 B. How the other depths split into double and single blocks is not
+published. We keep the width and let the split follow from the name: at width 1152 a double block has 42.5 M parameters
+and a single one 21.2 M, so the total depth leaves one split each within 2 % of the name (1 B has two, 17 + 11 and
+18 + 10). ``4b`` is the open FLUX.2 [klein] 4B.
 """
 
 from __future__ import annotations

@@ -99,6 +99,7 @@ class RunConfig:
         compile: ``torch.compile`` student and teacher: a minute or more of waiting, then faster steps.
         recompute: ``blocks`` keeps only each block's input for the backward pass and computes the rest again: a third
             more work in the student for a fraction of the memory. Results are the same.
+        attention: the backend of attention, see ``models.attention``.
         device: ``auto`` (CUDA, else MPS, else CPU), or a torch device.
         threads: CPU threads for torch; 0 leaves its choice. Exact resume needs the same number.
         log_every, save_every, sample_every: in steps; 0 turns samples off.
@@ -114,6 +115,7 @@ class RunConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     recompute: Literal["none", "blocks"] = "none"
+    attention: Literal["sdpa", "flex", "varlen"] = "sdpa"
     device: str = "auto"
     threads: int = 0
     log_every: int = 10
@@ -128,6 +130,8 @@ class RunConfig:
             raise UserError("steps, log_every, save_every and keep are at least 1")
         if self.seed < 0 or self.seed >= 2**64:
             raise UserError(f"seed lies in [0, 2**64), got {self.seed}")
+        if self.compile and self.attention == "varlen":
+            raise UserError("varlen attention looks for the samples' borders and cannot be compiled; take sdpa or flex")
         if not 0 < self.ema_half_life <= 1:
             raise UserError(f"ema_half_life is a fraction of the run in (0, 1], got {self.ema_half_life}")
 

@@ -25,6 +25,7 @@ from .checkpoint import latest_checkpoint, load_checkpoint, load_optimizer_tenso
 from .config import TrainConfig
 from .encoders import build_features
 from .parts import (
+    blind_to_word_order,
     build_model,
     build_text_encoder,
     clip_geometry,
@@ -103,6 +104,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     tokenizers, folders = load_tokenizers(config.tokenizers)
     text_encoder = build_text_encoder()
     model_config = complete_model_config(config, tokenizers, text_encoder)
+    if note := blind_to_word_order(model_config, text_encoder):
+        print(note)
     if not config.data.sources:
         raise UserError("data.sources names no data set; add one, e.g. data.sources.clips.path=SHARDS")
     # What may be wrong is looked at before there is a folder: data sets, encoders, first weights.
@@ -130,7 +133,11 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
         model = model.to(device)
         teacher = ema.copy_for_ema(model)
         optimizer = torch.optim.AdamW(
-            model.parameters(), config.optimizer.lr, config.optimizer.betas, weight_decay=config.optimizer.weight_decay
+            model.parameters(),
+            config.optimizer.lr,
+            config.optimizer.betas,
+            weight_decay=config.optimizer.weight_decay,
+            fused=device.type == "cuda",
         )
         kept = config.run.posthoc_ema
         averages = posthoc_ema.PowerAverages(model, kept.stds) if kept.every else None
@@ -170,6 +177,8 @@ def _as_called(
     config: TrainConfig, model: JointTransformer, teacher: JointTransformer
 ) -> tuple[JointTransformer, JointTransformer]:
     """Student and teacher as the steps call them. The models themselves stay as they are, for saving and sampling."""
+    for m in (model, teacher):
+        m.attention_backend = config.run.attention
     if config.run.recompute == "blocks":
         recompute_blocks(model)
     if not config.run.compile:

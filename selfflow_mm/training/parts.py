@@ -54,6 +54,20 @@ def _projected(model: JointConfig, encoders: Mapping[str, str]) -> JointConfig:
     return replace(model, projector_channels=width)
 
 
+def blind_to_word_order(model: JointConfig, text_encoder: Any) -> str:
+    """A warning where no word could tell its place, or nothing.
+
+    Codes of words say nothing of their order; only the position's index does, and the model may have no channels for
+    it (the paper's has none: its text encoder is contextual).
+    """
+    if model.rope_axes[3] or not isinstance(text_encoder, ByteTextEncoder):
+        return ""
+    return (
+        "note: this model cannot tell the order of words: the bundled text encoder gives each word alone, and "
+        f"model.rope_axes {list(model.rope_axes)} leaves the index (the last axis) no channels"
+    )
+
+
 def build_text_encoder() -> ByteTextEncoder:
     return ByteTextEncoder()
 

@@ -20,7 +20,15 @@ from ..models.presets import count_parameters
 from ..weights import find_weights
 from .config import TrainConfig
 from .memory import activation_bytes, training_memory
-from .parts import build_text_encoder, clip_geometry, complete_model_config, load_tokenizers, pick_device, pick_dtype
+from .parts import (
+    blind_to_word_order,
+    build_text_encoder,
+    clip_geometry,
+    complete_model_config,
+    load_tokenizers,
+    pick_device,
+    pick_dtype,
+)
 from .throughput import Throughput
 
 #: Tokens of a caption, about.
@@ -37,6 +45,7 @@ def describe_config(config: TrainConfig) -> str:
     if config.init:
         find_weights(config.init)  # a wrong name should not wait for the run
     model = complete_model_config(config, tokenizers, build_text_encoder())
+    note = blind_to_word_order(model, build_text_encoder())
     counts = count_parameters(model)
     total = sum(counts.values())
     device = pick_device(config.run.device)
@@ -69,6 +78,7 @@ def describe_config(config: TrainConfig) -> str:
         f"{' and bfloat16 copies' if memory.casts else ''},",
         f"  {_gib(memory.activations)} for activations{' with recomputation' if recompute else ''}; "
         f"{_gib(memory.total)} in all",
+        *([note] if note else []),
     ]
     return "\n".join(lines)
 

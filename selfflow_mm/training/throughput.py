@@ -46,8 +46,7 @@ class Throughput:
         tokens = {m: s.values.shape[1] for m, s in batch.streams.items()}
         text = batch.text.values.shape[1] if isinstance(batch.text, TokenStream) else 0
         given = len(batch.conditions.given) > 0
-        stop = self.objective.config.stop_alignment_at
-        aligns = self.objective.method.target is not None and not 0 < stop <= step
+        aligns = self.objective.aligns(step)
         key = (*tokens.items(), text, given, aligns)
         if key not in self._flops:
             self._flops[key] = self._count(tokens, text, given, aligns)

@@ -207,6 +207,12 @@ def test_repa_wants_an_encoder_and_one_feature_for_each_token(model):
         objective.loss(model, None, make_batch(), RANDOM, 0)
 
 
+def test_a_batch_that_no_encoder_speaks_of_reports_no_alignment(model):
+    config = ObjectiveConfig(name="repa", encoders={"video": "some/encoder"})
+    _, report = Objective(config, features=lambda batch: {}).loss(model, None, make_batch(task="t2a"), RANDOM, 0)
+    assert set(report) == {"l_gen/audio"}
+
+
 def test_alignment_stops_at_its_step_and_the_teacher_is_spared(model):
     teacher = Recorder(copy.deepcopy(model))
     objective = Objective(ObjectiveConfig(stop_alignment_at=2))

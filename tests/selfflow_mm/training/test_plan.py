@@ -70,3 +70,15 @@ def test_what_a_run_would_refuse_the_dry_run_refuses(change: str, message: str) 
 @pytest.mark.parametrize(("count", "text"), [(12, "12 "), (3.45e9, "3.45 G"), (1.2e12, "1.2 T"), (7e22, "70 Z")])
 def test_amounts_are_short(count: float, text: str) -> None:
     assert amount(count) == text
+
+
+def test_a_model_that_cannot_tell_the_order_of_words_is_announced() -> None:
+    blind = describe(Path("tiny.yaml"), [TOKENIZERS, SOURCE, "model={preset: 290m}"])
+    assert "cannot tell the order of words" in blind
+    seeing = describe(Path("tiny.yaml"), [TOKENIZERS, SOURCE, "model={preset: 290m, rope_axes: [24, 20, 20, 8]}"])
+    assert "order of words" not in seeing
+
+
+def test_attention_that_cannot_be_compiled_is_not() -> None:
+    with pytest.raises(UserError, match="varlen attention .* cannot be compiled"):
+        describe(Path("tiny.yaml"), [TOKENIZERS, SOURCE, "run.attention=varlen", "run.compile=true"])
