@@ -94,6 +94,7 @@ class RunConfig:
         steps: optimizer steps in all.
         seed: keys all randomness.
         ema_half_life: half-life of the EMA as a fraction of the run, see ``ema.decay_for``; .9999 bounds it.
+        ema_decay: a fixed decay in its place, such as the paper's .9999 at any length; 0 takes the half-life.
         posthoc_ema: averages beside it, from which ``posthoc-ema`` makes any other after training.
         precision: of matrix products; ``auto`` takes bfloat16 where the device is fast at it.
         compile: ``torch.compile`` student and teacher: a minute or more of waiting, then faster steps.
@@ -111,6 +112,7 @@ class RunConfig:
     steps: int = 1000
     seed: int = 0
     ema_half_life: float = 0.02
+    ema_decay: float = 0.0
     posthoc_ema: PostHocConfig = field(default_factory=PostHocConfig)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
@@ -134,6 +136,8 @@ class RunConfig:
             raise UserError("varlen attention looks for the samples' borders and cannot be compiled; take sdpa or flex")
         if not 0 < self.ema_half_life <= 1:
             raise UserError(f"ema_half_life is a fraction of the run in (0, 1], got {self.ema_half_life}")
+        if not 0 <= self.ema_decay < 1:
+            raise UserError(f"ema_decay lies in (0, 1), or is 0 for the half-life's; got {self.ema_decay}")
 
 
 @dataclass(frozen=True)

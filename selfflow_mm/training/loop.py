@@ -149,7 +149,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
         objective = Objective(config.objective, {m: t.spec.train_shift for m, t in tokenizers.items()}, features)
         pipeline = Pipeline(teacher, tokenizers, geometry, config.sampling, text_level)
         student, seen = _as_called(config, model, teacher)
-        decay = ema.decay_for(config.run.steps, config.run.ema_half_life)
+        decay = config.run.ema_decay or ema.decay_for(config.run.steps, config.run.ema_half_life)
         work = Work(student, seen, objective, Randomness(config.run.seed), decay, device, dtype)
         _loop(config, run, state, work, pipeline)
         pipeline.model = teacher.cpu()

@@ -374,3 +374,13 @@ def test_attention_backends_train_to_the_same_loss(small_config, tmp_path):
         lines = (tmp_path / backend / "log.jsonl").read_text().splitlines()
         logs[backend] = [json.loads(line)["loss"] for line in lines]
     assert logs["sdpa"] == pytest.approx(logs["varlen"], rel=1e-5)
+
+
+def test_a_fixed_decay_is_the_average_between_two_steps(small_config, tmp_path):
+    run(small_config, tmp_path / "a", "run.ema_decay=0.9", "run.steps=3", "run.save_every=1", "run.keep=2")
+    before, after = (tmp_path / f"a/checkpoints/step-00000{i}" for i in (2, 3))
+    old, new = load_file(before / "ema.safetensors"), load_file(after / "ema.safetensors")
+    for name, weight in load_file(after / "model.safetensors").items():
+        assert torch.allclose(new[name], 0.9 * old[name] + 0.1 * weight, atol=1e-6)
+    with pytest.raises(UserError, match="ema_decay lies in"):
+        load_config(TrainConfig, small_config, ["run.ema_decay=1"])
