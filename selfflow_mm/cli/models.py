@@ -94,7 +94,7 @@ def _detail(size: Size, load: Load) -> Iterator[str]:
     yield ""
     yield f"forward pass over {_sample(load, size)}: {size.forward.total / 1e9:,.1f} GFLOPs"
     for part, count in size.forward.parts.items():
-        share = "overhead, not in the sum" if part == OVERHEAD else f"{count / size.forward.total:6.1%}"
+        share = "overhead, not in the sum" if part in OVERHEAD else f"{count / size.forward.total:6.1%}"
         yield f"  {part:18} {count / 1e9:>15,.3f}  {share}"
     yield f"Self-Flow training step over it: {size.step.total / 1e9:,.1f} GFLOPs"
     memory = size.training

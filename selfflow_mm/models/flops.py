@@ -4,7 +4,7 @@ Only matrix products count (a multiply-add is 2 FLOPs), as in ``torch.utils.flop
 formulas against. All numbers are for one sample without padding; attention is counted dense. The conventions of
 ``total``, which MFU divides by: a backward pass is twice its forward pass (for the first layers, whose inputs take no
 gradient, that is a little too much), attention's scores are not computed again in it, and the one-hot products that
-look a modulation up are no work of the model but overhead (``look-up``).
+look a modulation up are no work of the model but overhead (``look-up``, ``look-up of shifts``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from .layers import MANY_LEVELS
 
 #: Sinusoids that a noise level is embedded by, in both families.
 LEVEL_CHANNELS = 256
-#: The part that is no work of the model.
-OVERHEAD = "look-up"
+#: The parts that are no work of the model. Scales and gates are looked up again in the backward pass (``lean.py``).
+AGAIN, ONCE = "look-up", "look-up of shifts"
+OVERHEAD = (AGAIN, ONCE)
 #: The parts that activation recomputation runs twice.
-IN_BLOCKS = ("blocks", "attention", OVERHEAD)
+IN_BLOCKS = ("blocks", "attention", *OVERHEAD)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Flops:
 
     Attributes:
         parts: ``input``, ``levels`` (their embedding), ``modulation``, ``blocks`` (linear layers), ``attention`` (its
-            two products), ``output``, ``projector``, ``look-up``; absent parts are zero.
+            two products), ``output``, ``projector``, ``look-up``, ``look-up of shifts``; absent parts are zero.
     """
 
     parts: dict[str, int]
@@ -39,7 +40,7 @@ class Flops:
     @property
     def total(self) -> int:
         """The model's FLOPs, without overhead."""
-        return sum(count for part, count in self.parts.items() if part != OVERHEAD)
+        return sum(count for part, count in self.parts.items() if part not in OVERHEAD)
 
     @property
     def executed(self) -> int:
@@ -102,15 +103,16 @@ def joint_forward_flops(
         "blocks": 2 * both * (double * half + single * parallel),
         "attention": (double + single) * 4 * both * both * d,
     }
-    looked_up = double * 6 * (_look_up(text_tokens, g_text) + _look_up(media, g_media)) + single * 3 * _look_up(both, g)
+    # Shift, scale and gate for each of a double block's two branches, and once for a single block.
+    thirds = double * 2 * (_look_up(text_tokens, g_text) + _look_up(media, g_media)) + single * _look_up(both, g)
+    last = _look_up(media, g_media) if blocks is None else 0  # shift and scale
     if blocks is None:
         parts["output"] = 2 * lines
-        looked_up += 2 * _look_up(media, g_media)
     if projector:
         inner = round(d * config.projector_ratio)
         parts["projector"] = 2 * media * inner * (d + (config.projector_channels or d))
-    if not per_token and looked_up:
-        parts[OVERHEAD] = looked_up * d
+    if not per_token and thirds + last:
+        parts |= _looked_up(thirds * d, last * d)
     return Flops(parts)
 
 
@@ -151,13 +153,14 @@ def imagenet_forward_flops(
     if projector:
         parts["projector"] = 2 * n * (d * 2 * d + 2 * d * d)
     if not per_token and _look_up(n, g):
-        parts[OVERHEAD] = _look_up(n, g) * d * (6 * depth + (2 if blocks is None else 0))
+        one = _look_up(n, g) * d
+        parts |= _looked_up(2 * depth * one, one if blocks is None else 0)
     return Flops(parts)
 
 
 def training_step_flops(student: Flops, teacher: Flops | None = None, *, recompute: bool = False) -> Flops:
-    """One training step over one sample: three times the student's forward pass (looking up twice: what it looks up
-    by takes no gradient) and once the teacher's.
+    """One training step over one sample: three times the student's forward pass (looking shifts up twice: what it looks
+    up by takes no gradient) and once the teacher's.
 
     Args:
         student: its forward pass, with ``projector=True`` where the objective has L_rep.
@@ -165,10 +168,15 @@ def training_step_flops(student: Flops, teacher: Flops | None = None, *, recompu
         recompute: blocks run forward twice (activation checkpointing). The second time is no work of the model, so
             leave it out where MFU is wanted and put it in for what the device does.
     """
-    step = Flops({name: count * (2 if name == OVERHEAD else 3) for name, count in student.parts.items()})
+    step = Flops({name: count * (2 if name == ONCE else 3) for name, count in student.parts.items()})
     if recompute:
         step = step + Flops({name: count for name, count in student.parts.items() if name in IN_BLOCKS})
     return step if teacher is None else step + teacher
+
+
+def _looked_up(thirds: int, last: int) -> dict[str, int]:
+    """The overhead's parts: ``thirds`` each for shifts, scales and gates in blocks, ``last`` for the output's two."""
+    return {AGAIN: 2 * thirds + last, ONCE: thirds + last}
 
 
 def _look_up(tokens: int, levels: int) -> int:

@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from ..errors import UserError
 from ..tokens import NoiseLevels, TokenStream
 from .attention import plain
-from .joint import Output
-from .layers import choice_of, modulated_norm, per_token
+from .joint import Output, among
+from .layers import choice_of
+from .lean import gated_sum, modulated_norm
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,9 @@ class Block(nn.Module):
         table = modulation_table(self.adaLN_modulation, condition)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = table.unbind(2)
         attended = self.attn(modulated_norm(x, shift, scale, choice))
-        x = torch.addcmul(x, per_token(gate, choice), attended.float())
+        x = gated_sum(x, gate, attended, choice)
         fed = self.mlp(modulated_norm(x, mlp_shift, mlp_scale, choice))
-        return torch.addcmul(x, per_token(mlp_gate, choice), fed.float())
+        return gated_sum(x, mlp_gate, fed, choice)
 
 
 class FinalLayer(nn.Module):
@@ -314,7 +315,7 @@ class SelfFlowPerTokenDiT(nn.Module):
         features: dict[int, Tensor] = {}
         for i, block in enumerate(self.blocks, start=1):
             hidden = block(hidden, condition, choice)
-            if i in features_after:
+            if among(i, features_after):
                 features[i] = hidden
             if i == last:
                 return None, features

@@ -19,17 +19,8 @@ from torch.nn import functional as F
 from ..errors import UserError
 from ..tokens import NoiseLevels, TokenStream
 from .attention import Attend, Pattern, attention, plain
-from .layers import (
-    LevelEmbedding,
-    Modulation,
-    QKNorm,
-    SwiGLU,
-    choice_of,
-    modulated_norm,
-    per_token,
-    split_heads,
-    swiglu,
-)
+from .layers import LevelEmbedding, Modulation, QKNorm, choice_of, split_heads
+from .lean import gated_sum, modulated_norm, swiglu
 from .positions import rope_table, rotate
 
 
@@ -158,6 +149,18 @@ def _attended(
     return attend(q, k, v)
 
 
+class SwiGLU(nn.Module):
+    """``down(silu(gate(x)) * up(x))`` (Shazeer 2020), gate and up as one matrix."""
+
+    def __init__(self, width: int, hidden: int, bias: bool = False) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, 2 * hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(swiglu(self.up(x)))
+
+
 class _Half(nn.Module):
     """One stream's weights in a double-stream block."""
 
@@ -176,8 +179,8 @@ class _Half(nn.Module):
 
     def update(self, x: Tensor, attended: Tensor, table: Tensor, choice: Tensor | None) -> Tensor:
         _, _, gate, mlp_shift, mlp_scale, mlp_gate = table.unbind(2)
-        x = x + per_token(gate, choice) * self.proj(attended)
-        return x + per_token(mlp_gate, choice) * self.mlp(modulated_norm(x, mlp_shift, mlp_scale, choice))
+        x = gated_sum(x, gate, self.proj(attended), choice)
+        return gated_sum(x, mlp_gate, self.mlp(modulated_norm(x, mlp_shift, mlp_scale, choice)), choice)
 
 
 class DoubleBlock(nn.Module):
@@ -236,7 +239,7 @@ class SingleBlock(nn.Module):
         if self.qkv_bias is not None:
             qkv = qkv + self.qkv_bias.to(qkv.dtype)
         attended = _attended(split_heads(qkv, self.heads, self.norm), rope, attend, past)
-        return x + per_token(gate, choice) * self.down(torch.cat([attended, swiglu(mlp)], dim=-1))
+        return gated_sum(x, gate, self.down(torch.cat([attended, swiglu(mlp)], dim=-1)), choice)
 
 
 class JointTransformer(nn.Module):
@@ -372,7 +375,7 @@ class JointTransformer(nn.Module):
         kept = [None] * self.config.depth if past is None else past.blocks
         for i, double in enumerate(self.double_blocks, start=1):
             x_text, x = double(x_text, x, tables, (choices[0], choices[1]), rope, attend, kept[i - 1])
-            if i in features_after:
+            if among(i, features_after):
                 features[i] = dict(zip(names, x.split(sizes, dim=1), strict=True))
             if i == last:
                 return Output({}, features)
@@ -380,7 +383,7 @@ class JointTransformer(nn.Module):
         table, choice = self.single_modulation(embedding), choice_of(all_levels)
         for i, single in enumerate(self.single_blocks, start=1 + len(self.double_blocks)):
             x = single(x, table, choice, rope, attend, kept[i - 1])
-            if i in features_after:
+            if among(i, features_after):
                 features[i] = dict(zip(names, x[:, n_text:].split(sizes, dim=1), strict=True))
             if i == last:
                 return Output({}, features)
@@ -420,6 +423,11 @@ class JointTransformer(nn.Module):
         for block in features_after:
             if not 1 <= block <= self.config.depth:
                 raise UserError(f"features_after is {block}; the blocks are counted from 1 to {self.config.depth}")
+
+
+def among(block: int, chosen: tuple[int, ...]) -> bool:
+    """``block in chosen``, which a compiler gets wrong once it has seen different choices and holds them symbolic."""
+    return any(block == other for other in chosen)
 
 
 def _pattern(streams: list[TokenStream], condition: Tensor | None) -> Pattern:

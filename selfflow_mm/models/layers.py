@@ -1,4 +1,4 @@
-"""Layers shared by the transformers: normalisation, modulation, feed-forward, embeddings."""
+"""Layers shared by the transformers: normalisation, modulation and its look-up, embeddings."""
 
 from __future__ import annotations
 
@@ -25,23 +25,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x.float(), self.scale.shape, self.scale, self.eps)
-
-
-class SwiGLU(nn.Module):
-    """``down(silu(gate(x)) * up(x))`` (Shazeer 2020), gate and up as one matrix."""
-
-    def __init__(self, width: int, hidden: int, bias: bool = False) -> None:
-        super().__init__()
-        self.up = nn.Linear(width, 2 * hidden, bias=bias)
-        self.down = nn.Linear(hidden, width, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(swiglu(self.up(x)))
-
-
-def swiglu(x: Tensor) -> Tensor:
-    gate, value = x.chunk(2, dim=-1)
-    return F.silu(gate) * value
 
 
 class LevelEmbedding(nn.Module):
@@ -105,12 +88,6 @@ def per_token(table: Tensor, choice: Tensor | None) -> Tensor:
         return chosen
     with torch.autocast(table.device.type, enabled=False):  # a look-up must not round
         return choice @ table.float()
-
-
-def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor, choice: Tensor | None) -> Tensor:
-    """``norm(x) * (1 + scale) + shift`` with the tokens' own shift and scale; the norm in float32."""
-    normed = F.layer_norm(x.float(), x.shape[-1:], eps=1e-6)
-    return torch.addcmul(per_token(shift, choice), normed, per_token(1 + scale, choice))
 
 
 class QKNorm(nn.Module):

@@ -137,7 +137,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
             config.optimizer.lr,
             config.optimizer.betas,
             weight_decay=config.optimizer.weight_decay,
-            fused=device.type == "cuda",
+            fused=True,  # no temporaries as large as the model
         )
         kept = config.run.posthoc_ema
         averages = posthoc_ema.PowerAverages(model, kept.stds) if kept.every else None
@@ -186,7 +186,7 @@ def _as_called(
     from torch._dynamo import config as dynamo  # takes seconds to import
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, _GRAPHS)
-    compiled: Any = tuple(torch.compile(m, fullgraph=True) for m in (model, teacher))
+    compiled: Any = tuple(torch.compile(m, fullgraph=True, dynamic=False) for m in (model, teacher))
     return compiled
 
 
@@ -231,11 +231,13 @@ def _step(config: TrainConfig, state: State, work: Work, batch: Batch) -> dict[s
         group["lr"] = config.optimizer.lr_at(state.step, config.run.steps)
     with torch.autocast(work.device.type, dtype=torch.bfloat16, enabled=work.dtype == torch.bfloat16):
         loss, parts = work.objective.loss(work.student, work.teacher, batch, work.random, state.step)
-    state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optimizer.clip)
-    if bool(torch.isfinite(norm)):  # a bad gradient must not reach the weights that the caller may still save
+    finite = bool(torch.isfinite(norm))
+    if finite:  # a bad gradient must not reach the weights that the caller may still save
         state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)  # now, so that gradients take no memory while activations do
+    if finite:
         ema.update(state.teacher, state.model, work.decay)
         if state.averages:
             state.averages.update(state.model, state.step + 1)

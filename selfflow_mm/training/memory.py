@@ -22,22 +22,20 @@ class Kept:
     """What one block keeps of each token for the backward pass.
 
     Attributes:
-        d, h: values in the matrix products' type, in widths D and H: their inputs, SwiGLU's halves, q, k, v.
-        d32: values in float32, in widths D: the residual stream, norms, rotated queries and keys.
-        looked_up: values in float32, in widths D: scales and gates where a sample has more than one noise level.
+        d, h: values in the matrix products' type, in widths D and H: their inputs, SwiGLU's halves, q, k, v, what
+            joins the residual stream.
+        d32: values in float32, in widths D: the residual stream, rotated queries and keys.
     """
 
     d: int
     h: int
     d32: int
-    looked_up: int
 
-    def bytes(self, width: int, hidden: int, bytes_per_value: int, levels: int) -> int:
-        looked_up = self.looked_up if levels > 1 else 0
-        return (self.d * width + self.h * hidden) * bytes_per_value + (self.d32 + looked_up) * width * FLOAT32
+    def bytes(self, width: int, hidden: int, bytes_per_value: int) -> int:
+        return (self.d * width + self.h * hidden) * bytes_per_value + self.d32 * width * FLOAT32
 
 
-DOUBLE, SINGLE, IMAGENET = Kept(11, 4, 7, 4), Kept(8, 4, 8, 2), Kept(6, 2, 6, 4)
+DOUBLE, SINGLE, IMAGENET = Kept(11, 3, 5), Kept(8, 3, 7), Kept(8, 2, 2)
 #: Beside the blocks: input and output layers, their norm, the projector, features and losses, in float32 widths D.
 OUTSIDE = 9
 
@@ -81,9 +79,7 @@ def training_memory(parameters: int, activations: int, bytes_per_value: int, ave
     return TrainingMemory(whole, whole, 2 * whole, averages * whole, casts, activations)
 
 
-def activation_bytes(
-    config: Shape, tokens: int, batch: int, bytes_per_value: int, *, levels: int = 2, recompute: bool = False
-) -> int:
+def activation_bytes(config: Shape, tokens: int, batch: int, bytes_per_value: int, *, recompute: bool = False) -> int:
     """What a training step keeps for its backward pass.
 
     Args:
@@ -91,11 +87,10 @@ def activation_bytes(
         tokens: of one sample, text included.
         batch: samples.
         bytes_per_value: of matrix products.
-        levels: distinct noise levels of a sample's media tokens; 1 saves looking modulations up in double blocks.
         recompute: blocks keep only what goes into them (float32), and one at a time computes the rest again.
     """
     width, hidden = _widths(config)
-    blocks = [kind.bytes(width, hidden, bytes_per_value, levels) for kind in _kinds(config)]
+    blocks = [kind.bytes(width, hidden, bytes_per_value) for kind in _kinds(config)]
     per_token = len(blocks) * width * FLOAT32 + max(blocks) if recompute else sum(blocks)
     return tokens * batch * (per_token + OUTSIDE * width * FLOAT32)
 

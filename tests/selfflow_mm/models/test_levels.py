@@ -58,7 +58,7 @@ def test_grouped_and_expanded_agree(model, batch, video, audio, levels, samples,
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
         a, b = (model(streams, form, text, features_after=(1,)) for form in (grouped, expanded))
     for m in streams:
-        tolerance = 0.06 if half else 2e-6  # relative to the largest value; bfloat16 rounds to 0.4 %
+        tolerance = 0.06 if half else 1e-5  # relative to the largest value; bfloat16 rounds to 0.4 %
         for x, y in ((a.velocity[m], b.velocity[m]), (a.features[1][m], b.features[1][m])):
             assert (x - y).abs().max() <= tolerance * y.abs().max() + 1e-6
 
