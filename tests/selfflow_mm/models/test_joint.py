@@ -338,13 +338,16 @@ def test_the_whole_forward_pass_compiles_as_one_graph(model, packed):
         assert torch.allclose(a.features[2][m], b.features[2][m], atol=1e-5)
 
 
-def test_one_compiled_model_serves_every_choice_of_features(model):
+def test_one_compiled_model_serves_every_choice_of_features():
     """Student and teacher are the same code with other choices, which a compiler comes to hold as unknown numbers."""
+    small = JointTransformer(replace(CONFIG, double_blocks=0, modalities={"video": 6})).eval()
     streams, text = make(1)
+    streams = {"video": streams["video"]}
     levels = levels_for(streams, text)
-    compiled = torch.compile(model, backend="eager")
-    for chosen, only in (((1,), False), ((2,), True), ((3,), True), ((1, 3), False)):
-        a = compiled(streams, levels, text, features_after=chosen, features_only=only)
-        b = model(streams, levels, text, features_after=chosen, features_only=only)
-        assert set(a.features) == set(chosen) and set(a.velocity) == set(b.velocity)
-        assert all(torch.allclose(a.features[i]["video"], b.features[i]["video"], atol=1e-5) for i in chosen)
+    compiled = torch.compile(small, backend="eager")
+    with torch.no_grad():
+        for chosen, only in (((1,), False), ((2,), True), ((1,), True)):
+            a = compiled(streams, levels, text, features_after=chosen, features_only=only)
+            b = small(streams, levels, text, features_after=chosen, features_only=only)
+            assert set(a.features) == set(chosen) and set(a.velocity) == set(b.velocity)
+            assert all(torch.allclose(a.features[i]["video"], b.features[i]["video"], atol=1e-5) for i in chosen)

@@ -282,7 +282,7 @@ def test_student_and_teacher_are_compiled_as_whole_graphs_and_samples_are_drawn_
 
     monkeypatch.setattr(torch, "compile", compiles)
     run(small_config, tmp_path / "a", "run.compile=true", "run.sample_every=2", "run.steps=2", "run.prompts=[one]")
-    assert [options for _, options in asked] == [{"fullgraph": True}] * 2
+    assert [options for _, options in asked] == [{"fullgraph": True, "dynamic": False}] * 2
     assert [model.calls for model, _ in asked] == [2, 2]
     run(small_config, tmp_path / "b", "run.steps=2")
     assert_same(tmp_path / "a/checkpoints/step-000002", tmp_path / "b/checkpoints/step-000002")
