@@ -155,6 +155,8 @@ class ObjectiveConfig:
     def layers(self, depth: int) -> tuple[int, int]:
         """(l, k): blocks counted from 1; at depth 28 they are 8 and 20, as published."""
         student, teacher = (max(1, round(fraction * depth)) for fraction in self.fractions)
+        if student == teacher and self.method.target == "own":
+            raise UserError(f"{self.name} compares block {student} with itself at depth {depth}; set the layers apart")
         return student, teacher
 
 

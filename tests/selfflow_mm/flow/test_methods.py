@@ -162,6 +162,12 @@ def test_layersync_compares_the_students_own_layers_without_a_head(model):
     assert model.double_blocks[0].media.qkv.weight.grad.any()
 
 
+def test_a_layer_is_not_compared_with_itself():
+    with pytest.raises(UserError, match="compares block 1 with itself at depth 2"):
+        ObjectiveConfig(name="layersync").layers(2)
+    assert ObjectiveConfig().layers(2) == (1, 1)  # another input, another network: still a comparison
+
+
 def test_sras_target_is_the_teacher_at_its_cleaner_level(model):
     teacher, spy = Recorder(copy.deepcopy(model)), Recorder(model)
     objective = Objective(ObjectiveConfig(name="sra"))
