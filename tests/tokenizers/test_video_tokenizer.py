@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfflow_tokenizers import Image, TokenStream, UserError, Video, VideoTokenizer, load_tokenizer
+from selfflow_tokenizers import Audio, Image, TokenStream, UserError, Video, VideoTokenizer, load_tokenizer
 from selfflow_tokenizers.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
 
 CONFIG = VideoAutoencoderConfig(latent_channels=3, fine_width=12, width=16, frame_width=8, fine_blocks=1, blocks=1)
@@ -133,18 +133,59 @@ def test_the_name_tells_weights_apart() -> None:
     assert other.spec.name != make().spec.name == make().spec.name
 
 
-@pytest.mark.parametrize(
-    ("video", "message"),
-    [
-        (clip(4, 16, 16), "1 and 5"),
-        (clip(6, 16, 16), "5 and 9"),
-        (clip(5, 24, 16), "height.*16 or 32"),
-        (clip(5, 16, 8), "width.*to 16"),
-    ],
-)
-def test_sizes_that_do_not_fit_name_the_nearest(video: Video, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        make().encode([video])
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 10), st.integers(1, 40), st.integers(1, 40))
+def test_odd_sizes_are_filled_up_and_cropped_back(frames: int, height: int, width: int) -> None:
+    tokenizer, video = make(), clip(frames, height, width, 23.976)
+    filled = tokenizer.filled(frames, height, width)
+    stream = tokenizer.encode([video])
+    assert stream.values.shape[1] == (1 + (filled[0] - 1) // 4) * (filled[1] // 16) * (filled[2] // 16)
+    (back,) = tokenizer.decode(stream)
+    assert isinstance(back, Video) and back.fps == 23.976
+    assert back.frames.shape == video.frames.shape
+    # The tokens are those of the clip with its last frame, row and column repeated.
+    index = [torch.arange(full).clamp(max=size - 1) for full, size in zip(filled, (frames, height, width), strict=True)]
+    by_hand = video.frames[index[0]][:, index[1]][:, :, index[2]]
+    if frames > 1:
+        assert torch.equal(tokenizer.encode([Video(by_hand, 23.976)]).values, stream.values)
+
+
+def test_what_went_in_comes_out() -> None:
+    """Images as images, clips at their rate and size, in the order of a mixed batch."""
+    tokenizer = make()
+    media = [clip(1, 20, 20, 7.0), Image(clip(1, 17, 30).frames[0]), clip(6, 16, 16, 30.0)]
+    back = tokenizer.decode(tokenizer.encode(media))
+    assert [type(m) for m in back] == [Video, Image, Video]
+    assert [m.fps for m in back if isinstance(m, Video)] == [7.0, 30.0]
+    assert back[0].frames.shape == (1, 20, 20, 3) and back[1].pixels.shape == (17, 30, 3)
+    assert [e.frames for e in tokenizer.encode(media).extents] == [1, 1, 6]
+
+
+def test_an_image_codec_takes_clips_frame_by_frame() -> None:
+    torch.manual_seed(0)
+    sizes = dict(latent_channels=3, fine_width=12, width=16, frame_width=8, fine_blocks=1, blocks=1)
+    tokenizer = VideoTokenizer(VideoAutoencoder(VideoAutoencoderConfig(time_compression=1, **sizes)), patch=1)
+    assert tokenizer.spec.modality == "image" and tokenizer.spec.time_compression == 1
+    video = clip(3, 16, 8)
+    stream = tokenizer.encode([video])
+    alone = tokenizer.encode([Image(frame) for frame in video.frames])
+    torch.testing.assert_close(stream.values.view(3, 2, 3), alone.values, atol=1e-5, rtol=0)
+    # Frame n is shown from n / 16 to (n + 1) / 16 s.
+    torch.testing.assert_close(stream.positions[0, ::2, 0], (torch.arange(3) + 0.5) / 16)
+    assert tokenizer.decode(stream)[0].frames.shape == video.frames.shape
+
+
+def test_patching_is_a_wrapper() -> None:
+    """2 x 2 patches hold the values of four cells; statistics go with their channels."""
+    fine = make(patch=1, mean=torch.tensor([0.1, 0.2, 0.3]), deviation=torch.tensor([1.0, 2.0, 3.0]))
+    coarse = fine.patched(2)
+    assert coarse.spec.channels == 12 and coarse.spec.space_compression == 16
+    assert coarse.spec.name == fine.spec.name
+    media = [clip(5, 32, 48)]
+    cells = fine.encode(media).values.view(2, 4, 6, 3)
+    tokens = coarse.encode(media).values.view(2, 2, 3, 2, 2, 3)
+    torch.testing.assert_close(tokens, cells.unflatten(1, (2, 2)).unflatten(3, (3, 2)).transpose(2, 3))
+    assert torch.equal(coarse.decode(coarse.encode(media))[0].frames, fine.decode(fine.encode(media))[0].frames)
 
 
 def test_mistakes_are_said() -> None:
@@ -156,8 +197,13 @@ def test_mistakes_are_said() -> None:
         tokenizer.decode(TokenStream.dense(stream.values[:, :-1], stream.positions[:, :-1]))
     with pytest.raises(UserError, match="channels"):
         tokenizer.decode(stream.with_values(stream.values[..., :5]))
+    still = tokenizer.encode([clip(1, 16, 16)])
     with pytest.raises(UserError, match="fps"):
-        tokenizer.decode(tokenizer.encode([clip(1, 16, 16)]))
+        tokenizer.decode(TokenStream.dense(still.values, still.positions))
+    with pytest.raises(UserError, match="images and videos"):
+        tokenizer.encode([Audio(torch.zeros(1, 5), 16000)])
+    with pytest.raises(UserError, match="NaN"):
+        tokenizer.decode(still.with_values(still.values * float("nan")))
     with pytest.raises(UserError, match="one frame"):
         tokenizer.decode_images(stream)
 

@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from ._audio_backend import ensure_torchaudio
     from .audio_autoencoder import AudioAutoencoder, AudioAutoencoderConfig
     from .audio_tokenizer import AudioTokenizer
+    from .codecs import PictureCodec, SoundCodec
     from .errors import UserError
-    from .folder import load_tokenizer
+    from .folder import load_tokenizer, tokenizer_from_codec
     from .media import Audio, Image, Media, Video
+    from .presets import AUDIO_PRESETS, VIDEO_PRESETS
+    from .protocol import Tokenizer
     from .spec import TokenizerSpec
-    from .stream import TokenStream
+    from .stream import Extent, TokenStream
+    from .streaming import decode_pieces, encode_pieces
     from .text import ByteTextEncoder
+    from .tiling import Tiled, seam_error
     from .video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
     from .video_tokenizer import VideoTokenizer
 
@@ -26,37 +31,59 @@ _HOME = {
     "AudioAutoencoder": "audio_autoencoder",
     "AudioAutoencoderConfig": "audio_autoencoder",
     "AudioTokenizer": "audio_tokenizer",
+    "PictureCodec": "codecs",
+    "SoundCodec": "codecs",
     "UserError": "errors",
     "load_tokenizer": "folder",
+    "tokenizer_from_codec": "folder",
     "Audio": "media",
     "Image": "media",
     "Media": "media",
     "Video": "media",
+    "AUDIO_PRESETS": "presets",
+    "VIDEO_PRESETS": "presets",
+    "Tokenizer": "protocol",
     "TokenizerSpec": "spec",
+    "Extent": "stream",
     "TokenStream": "stream",
+    "decode_pieces": "streaming",
+    "encode_pieces": "streaming",
     "ByteTextEncoder": "text",
+    "Tiled": "tiling",
+    "seam_error": "tiling",
     "VideoAutoencoder": "video_autoencoder",
     "VideoAutoencoderConfig": "video_autoencoder",
     "VideoTokenizer": "video_tokenizer",
 }
 
 __all__ = [
+    "AUDIO_PRESETS",
     "Audio",
     "AudioAutoencoder",
     "AudioAutoencoderConfig",
     "AudioTokenizer",
     "ByteTextEncoder",
+    "Extent",
     "Image",
     "Media",
+    "PictureCodec",
+    "SoundCodec",
+    "Tiled",
     "TokenStream",
+    "Tokenizer",
     "TokenizerSpec",
     "UserError",
+    "VIDEO_PRESETS",
     "Video",
     "VideoAutoencoder",
     "VideoAutoencoderConfig",
     "VideoTokenizer",
+    "decode_pieces",
+    "encode_pieces",
     "ensure_torchaudio",
     "load_tokenizer",
+    "seam_error",
+    "tokenizer_from_codec",
 ]
 
 

@@ -9,13 +9,14 @@ zero latents and zero latents become digital silence, whatever the weights are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import UserError
+from .latent import LatentKind, mean_of, split_posterior
 from .layers import Block, SoundMix
 
 #: Mean square under which the norms stop amplifying.
@@ -37,6 +38,7 @@ class AudioAutoencoderConfig:
         blocks: residual blocks at each rate, in the encoder and in the decoder.
         expansion: hidden channels of a block over its width.
         kernel: taps of a block's convolution (odd); its dilation goes 1, 3, 9, 1, ...
+        latent: ``bounded`` by tanh, or the ``gaussian`` posterior of a VAE.
     """
 
     channels: int = 2
@@ -48,6 +50,7 @@ class AudioAutoencoderConfig:
     blocks: tuple[int, ...] = (2, 2, 2)
     expansion: int = 2
     kernel: int = 7
+    latent: LatentKind = "bounded"
 
     def __post_init__(self) -> None:
         if not len(self.widths) == len(self.blocks) == len(self.strides) + 1:
@@ -61,6 +64,8 @@ class AudioAutoencoderConfig:
             raise UserError(f"frame must be even, got {self.frame}")
         if min(self.channels, self.sample_rate, self.latent_channels, self.frame, *self.strides, *self.widths) < 1:
             raise UserError("every size must be at least 1")
+        if self.latent not in ("bounded", "gaussian"):
+            raise UserError(f"latent is bounded or gaussian, got {self.latent}")
 
     @property
     def samples_per_latent(self) -> int:
@@ -77,15 +82,18 @@ def _blocks(config: AudioAutoencoderConfig, width: int, count: int) -> nn.Sequen
 
 
 class AudioAutoencoder(nn.Module):
-    """Encode a waveform to latents in (-1, 1) and back.
+    """Encode a waveform to latents and back; a :class:`~selfflow_tokenizers.codecs.SoundCodec`.
 
     Waveforms are float ``(B, channels, samples)`` in [-1, 1] with a multiple of
-    ``config.samples_per_latent`` samples; latents are ``(B, latents, latent_channels)``.
+    ``config.samples_per_latent`` samples; latents are ``(B, latents, latent_channels)``, in (-1, 1) where bounded.
     """
 
     def __init__(self, config: AudioAutoencoderConfig) -> None:
         super().__init__()
         self.config = c = config
+        self.latent_channels, self.channels = c.latent_channels, c.channels
+        self.sample_rate = self.decoded_rate = c.sample_rate
+        self.samples_per_latent = c.samples_per_latent
         taps = 2 * c.frame * c.channels
         stages = list(zip(c.widths, c.blocks, strict=True))
         self.analysis = nn.Linear(taps, c.widths[0], bias=False)
@@ -94,6 +102,9 @@ class AudioAutoencoder(nn.Module):
         )
         self.encoder = nn.ModuleList(_blocks(c, width, count) for width, count in stages)
         self.to_latents = nn.Linear(c.widths[-1], c.latent_channels, bias=False)
+        # The variance alone has a bias: that of silence is not 1.
+        gaussian = c.latent == "gaussian"
+        self.to_log_variance = nn.Linear(c.widths[-1], c.latent_channels) if gaussian else None
         self.from_latents = nn.Linear(c.latent_channels, c.widths[-1], bias=False)
         self.decoder = nn.ModuleList(_blocks(c, width, count) for width, count in stages)
         self.up = nn.ModuleList(
@@ -107,13 +118,21 @@ class AudioAutoencoder(nn.Module):
         frames = F.pad(waveform, (half, half)).unfold(-1, 2 * self.config.frame, self.config.frame)
         return frames.permute(0, 2, 1, 3).flatten(2)
 
-    def encode(self, waveform: Tensor) -> Tensor:
-        """Waveform ``(B, channels, samples)`` -> latents ``(B, samples / samples_per_latent, C)`` in (-1, 1)."""
+    def posterior(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Mean of the latents, and the logarithm of their variance where they are gaussian; see :meth:`encode`."""
         x = self.analysis(self.cut_frames(waveform))
         x = self.encoder[0](x)
         for stride, down, blocks in zip(self.config.strides, self.down, list(self.encoder)[1:], strict=True):
             x = blocks(down(x.unflatten(1, (-1, stride)).flatten(2)))
-        return torch.tanh(self.to_latents(x))
+        if self.to_log_variance is None:
+            return split_posterior(self.to_latents(x), "bounded")
+        return split_posterior(torch.cat([self.to_latents(x), self.to_log_variance(x)], dim=-1), "gaussian")
+
+    def encode(self, waveform: Tensor) -> Tensor:
+        """Waveform ``(B, channels, samples)`` -> latents ``(B, samples / samples_per_latent, C)``, the mean where they
+        are gaussian.
+        """
+        return mean_of(self.posterior(waveform))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``(B, n, C)`` -> waveform ``(B, channels, n * samples_per_latent)``, not clipped."""
@@ -131,3 +150,17 @@ class AudioAutoencoder(nn.Module):
     def forward(self, waveform: Tensor) -> Tensor:
         """Reconstruction of ``waveform``, same shape."""
         return self.decode(self.encode(waveform))
+
+    @property
+    def reach(self) -> int:
+        """Latents before and after one beyond which nothing is seen: neither by a latent of the waveform, nor by a
+        sample of the latents.
+        """
+        c = self.config
+        # Half of an overlapping frame, and what grouping into strides may add at each rate.
+        samples, step = 2.0 * c.frame, c.frame
+        for blocks, stride in zip(c.blocks, (*c.strides, 1), strict=True):
+            samples += sum(c.kernel // 2 * 3 ** (i % 3) for i in range(blocks)) * step
+            step *= stride
+            samples += step
+        return ceil(samples / c.samples_per_latent)

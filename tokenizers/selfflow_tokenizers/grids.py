@@ -31,9 +31,11 @@ def unstandardise(values: Tensor, spec: TokenizerSpec) -> Tensor:
 
 
 def check_stream(stream: TokenStream, spec: TokenizerSpec) -> None:
-    """Refuse a stream of another tokenizer's width."""
+    """Refuse a stream of another tokenizer's width, or with values that are no numbers."""
     if stream.values.shape[-1] != spec.channels:
         raise UserError(f"tokens of '{spec.name}' have {spec.channels} channels, got {stream.values.shape[-1]}")
+    if not bool(torch.isfinite(stream.values).all()):
+        raise UserError(f"tokens to be decoded by '{spec.name}' hold NaN or infinite values; look where they come from")
 
 
 def samples(stream: TokenStream) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .audio_autoencoder import AudioAutoencoder
-from .video_autoencoder import TIME_COMPRESSION, VideoAutoencoder, cut_blocks
+from .video_autoencoder import VideoAutoencoder, cut_blocks
 
-#: Deviation of the latents before the tanh: nearly linear for most, bounded for the rest.
-_DEVIATION = 0.5
+#: Deviation of new latents: before the tanh, nearly linear for most and bounded for the rest; or that of the prior.
+_DEVIATION = {"bounded": 0.5, "gaussian": 1.0}
+#: Log-variance of new gaussian latents: small against their own, so that reconstruction comes first.
+_LOG_VARIANCE = -6.0
 
 
 @torch.no_grad()
@@ -32,24 +34,31 @@ def fit_linear_video(model: VideoAutoencoder, frames: Tensor) -> None:
     c = model.config
     enc: Any = model.encoder
     dec: Any = model.decoder
-    blocks = cut_blocks(frames)
+    blocks = cut_blocks(frames, c.time_compression)
     block_mean, basis, _ = principal(blocks, c.fine_width)
     _project(enc["stem"], basis, block_mean)
     fine = enc["stem"](blocks)
-    cells = rearrange(fine, "b t (h dh) (w dw) c -> b t h w (dh dw c)", dh=2, dw=2)
-    cell_mean, cell_basis, _ = principal(cells, c.width)
-    _project(enc["down"], cell_basis, cell_mean)
-    code_mean, code_basis, deviation = principal(enc["down"](cells), c.latent_channels)
-    gain = _DEVIATION / deviation.clamp_min(1e-4)
+    x = fine
+    stages = [("down", "up", c.width)] + [("deep_down", "deep_up", c.deep_width)] * (c.space_compression == 16)
+    for down, up, width in stages:
+        cells = rearrange(x, "b t (h dh) (w dw) c -> b t h w (dh dw c)", dh=2, dw=2)
+        cell_mean, cell_basis, _ = principal(cells, width)
+        _project(enc[down], cell_basis, cell_mean)
+        _set(dec[up], cell_basis, cell_mean)
+        x = enc[down](cells)
+    code_mean, code_basis, deviation = principal(x, c.latent_channels)
+    gain = _DEVIATION[c.latent] / deviation.clamp_min(1e-4)
     _project(enc["head"], code_basis * gain, code_mean)
     _set(dec["stem"], code_basis / gain, code_mean)
-    _set(dec["up"], cell_basis, cell_mean)
+    if c.latent == "gaussian":
+        enc["head"].bias[c.latent_channels :] = _LOG_VARIANCE
     # The last stage holds the pixels of a 4x4 block of one frame in its first 48 channels.
     pixels = min(dec["head"].out_features, c.frame_width)
-    frames_out = dec["frames"].weight.new_zeros(TIME_COMPRESSION, c.frame_width, c.fine_width)
-    frames_out[:, :pixels, : basis.shape[1]] = basis.unflatten(0, (TIME_COMPRESSION, -1))[:, :pixels]
-    offsets = frames_out.new_zeros(TIME_COMPRESSION, c.frame_width)
-    offsets[:, :pixels] = block_mean.unflatten(0, (TIME_COMPRESSION, -1))[:, :pixels]
+    time = c.time_compression
+    frames_out = dec["frames"].weight.new_zeros(time, c.frame_width, c.fine_width)
+    frames_out[:, :pixels, : basis.shape[1]] = basis.unflatten(0, (time, -1))[:, :pixels]
+    offsets = frames_out.new_zeros(time, c.frame_width)
+    offsets[:, :pixels] = block_mean.unflatten(0, (time, -1))[:, :pixels]
     dec["frames"].weight.copy_(frames_out.flatten(0, 1))
     dec["frames"].bias.copy_(offsets.flatten())
     _set(dec["head"], torch.eye(dec["head"].out_features, pixels), torch.zeros(dec["head"].out_features))
@@ -80,8 +89,11 @@ def fit_linear_audio(model: AudioAutoencoder, waveforms: Tensor) -> None:
         _set(up, basis, None)
         x = down(x)
     _, basis, deviation = principal(x, c.latent_channels, centred=False)
-    gain = _DEVIATION / deviation.clamp_min(1e-4 * float(deviation.max()) + 1e-8)
+    gain = _DEVIATION[c.latent] / deviation.clamp_min(1e-4 * float(deviation.max()) + 1e-8)
     _project(model.to_latents, basis * gain, None)
+    if model.to_log_variance is not None:
+        nn.init.zeros_(model.to_log_variance.weight)
+        nn.init.constant_(model.to_log_variance.bias, _LOG_VARIANCE)
     _set(model.from_latents, basis / gain, None)
 
 

@@ -44,6 +44,43 @@ class SpaceMix(nn.Conv2d):
         return y.permute(0, 2, 3, 1).unflatten(0, (batch, time))
 
 
+class Past:
+    """What causal layers saw of the steps before a piece, so that a clip run piece by piece is the clip run at once.
+
+    Pass one to a model's ``encode`` (or ``decode``) for every piece of one clip, in order. A layer keeps as many steps
+    as it looks back, so memory does not grow with the clip.
+
+    Attributes:
+        started: whether a piece has gone through, so that the next one is no beginning.
+    """
+
+    def __init__(self) -> None:
+        self.started = False
+        self._steps: dict[object, Tensor] = {}
+        self._parts: dict[object, Past] = {}
+
+    def join(self, layer: object, x: Tensor, steps: int) -> Tensor:
+        """``x (B, T, ...)`` with up to ``steps`` earlier steps of the same layer in front; remembers its last ones."""
+        before = self._steps.get(layer)
+        joined = x if before is None else torch.cat([before, x], dim=1)
+        if steps:
+            self._steps[layer] = joined[:, max(0, joined.shape[1] - steps) :].clone()
+        return joined
+
+    def part(self, key: object) -> Past:
+        """A past of its own for one part of the picture (a tile)."""
+        return self._parts.setdefault(key, Past())
+
+
+class Chain(nn.Sequential):
+    """``nn.Sequential`` whose layers may look at the past."""
+
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        for layer in self:
+            x = layer(x, past) if isinstance(layer, Chain | Block | CausalTimeMix) else layer(x)
+        return x
+
+
 class CausalTimeMix(nn.Module):
     """A depthwise convolution over this and earlier time steps: ``(B, T, H, W, C)`` -> same shape.
 
@@ -56,11 +93,16 @@ class CausalTimeMix(nn.Module):
         with torch.no_grad():
             self.weight[-1] = 1.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        kernel, time = self.weight.shape[0], x.shape[1]
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        kernel, new = self.weight.shape[0], x.shape[1]
         y = x * self.weight[-1]
+        if past is not None:
+            x = past.join(self, x, kernel - 1)
+        time = x.shape[1]
         for back in range(1, min(kernel, time)):
-            y[:, back:] += x[:, : time - back] * self.weight[kernel - 1 - back]
+            # Steps from `first` on have a step `back` before them.
+            first = max(back - (time - new), 0)
+            y[:, first:] += x[:, time - new + first - back : time - back] * self.weight[kernel - 1 - back]
         return y
 
 
@@ -91,5 +133,6 @@ class Block(nn.Module):
         if bias:
             nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.out(F.silu(self.inner(self.norm(self.mix(x)))))
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
+        mixed = self.mix(x, past) if isinstance(self.mix, Chain) else self.mix(x)
+        return x + self.out(F.silu(self.inner(self.norm(mixed))))

@@ -21,7 +21,8 @@ class TokenizerSpec:
         time_compression: frames per latent frame after the first (video), else 1.
         space_compression: pixels per token along rows and columns, patching included; 1 for sound and text.
         latents_per_second: tokens per second of sound; 0 where it does not apply.
-        sample_rate: samples per second of the waveform; 0 where it does not apply.
+        sample_rate: samples per second of the waveform read; 0 where it does not apply.
+        decoded_rate: samples per second of the waveform written, where that is another; else 0.
         audio_channels: 1 or 2 for sound; 0 where it does not apply.
         scale: values = (raw latents - shift) * scale, per channel; empty means 1.
         shift: see ``scale``; empty means 0.
@@ -37,6 +38,7 @@ class TokenizerSpec:
     space_compression: int = 1
     latents_per_second: float = 0.0
     sample_rate: int = 0
+    decoded_rate: int = 0
     audio_channels: int = 0
     scale: tuple[float, ...] = ()
     shift: tuple[float, ...] = ()

@@ -15,6 +15,23 @@ AXES = ("seconds", "row", "column", "index")
 
 
 @dataclass(frozen=True)
+class Extent:
+    """The size that a medium had before it was filled up to whole tokens: what decoding crops back to.
+
+    Attributes:
+        frames, height, width: of a picture or clip, in frames and pixels; 0 for sound.
+        fps: frames per second of a clip; 0 for a still.
+        samples: of a sound, per channel at the rate the tokenizer reads; 0 for pictures.
+    """
+
+    frames: int = 0
+    height: int = 0
+    width: int = 0
+    fps: float = 0.0
+    samples: int = 0
+
+
+@dataclass(frozen=True)
 class TokenStream:
     """A batch of token sequences of one modality.
 
@@ -27,12 +44,15 @@ class TokenStream:
             0; -1 marks padding, which no real token attends to and no loss sees.
         full: True when every row is known to be one sample without padding, so that attention needs
             no mask. A plain bool rather than a look at ``sample``, which would stall an accelerator.
+        extents: what each sample was before encoding, in the order of rows and of packed samples within them; empty
+            where that is not known, as for generated tokens.
     """
 
     values: Tensor
     positions: Tensor
     sample: Tensor
     full: bool = False
+    extents: tuple[Extent, ...] = ()
 
     def __post_init__(self) -> None:
         if self.values.ndim != 3:
@@ -44,12 +64,12 @@ class TokenStream:
             raise UserError(f"sample ids have shape {tuple(rows)}, got {tuple(self.sample.shape)}")
 
     @classmethod
-    def dense(cls, values: Tensor, positions: Tensor) -> TokenStream:
+    def dense(cls, values: Tensor, positions: Tensor, extents: tuple[Extent, ...] = ()) -> TokenStream:
         """One sample per row and no padding; ``positions`` is ``(N, 4)`` or ``(B, N, 4)``."""
         batch, tokens, _ = values.shape
         positions = positions.to(device=values.device, dtype=torch.float32)
         sample = torch.zeros(batch, tokens, dtype=torch.int64, device=values.device)
-        return cls(values, positions.expand(batch, tokens, len(AXES)), sample, full=True)
+        return cls(values, positions.expand(batch, tokens, len(AXES)), sample, full=True, extents=extents)
 
     @classmethod
     def pad(cls, streams: Sequence[TokenStream]) -> TokenStream:
@@ -69,6 +89,8 @@ class TokenStream:
             torch.cat([grow(s.positions, 0.0) for s in streams]),
             torch.cat([grow(s.sample, -1) for s in streams]),
             full=all(s.full and s.values.shape[1] == length for s in streams),
+            # Extents go by order, so a stream without any would shift those of the others.
+            extents=tuple(e for s in streams for e in s.extents) if all(s.extents for s in streams) else (),
         )
 
     @property

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .errors import UserError
 from .spec import TokenizerSpec
@@ -28,6 +30,63 @@ PIECE_BYTES = 12
 _END = 256  # a byte value that no text has: the end token's only "byte"
 _INNER = 257  # marks a piece that continues a long word, so that it differs from a word of its own
 _VALUES = 258
+
+
+class TextEncoder(Protocol):
+    """What the model's trainer and sampler need of a text encoder.
+
+    Attributes:
+        spec: ``modality`` text; the name tells encoders with different values apart.
+        max_tokens: the most tokens of a text.
+        values_dtype: the type that values are exact in, though they are given as float32.
+    """
+
+    spec: TokenizerSpec
+    max_tokens: int
+    values_dtype: torch.dtype
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What :func:`load_text_encoder` makes the same encoder of, as JSON can hold it."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> TokenStream:
+        """Texts -> values float32 ``(B, N, channels)`` on the CPU, positions ``(0, 0, 0, index)``, at least one token
+        each; short rows end in padding.
+        """
+        ...
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self: ...
+
+    def unload(self) -> None:
+        """Free what can be read again."""
+        ...
+
+
+def load_text_encoder(encoder: str = "bytes", *, download: bool = False, **settings: Any) -> TextEncoder:
+    """A text encoder by name.
+
+    Args:
+        encoder: ``bytes``, or folder or hub id of an encoder of transformers.
+        download: fetch it from the hub where it is not cached. Nothing is fetched unless asked for.
+        settings: ``max_tokens``, and for encoders of transformers those of
+            :class:`~selfflow_tokenizers.text_pretrained.PretrainedTextEncoder`.
+
+    Raises:
+        UserError: there is none, or a setting that the bundled one does not have.
+    """
+    if encoder != "bytes":
+        from .text_pretrained import PretrainedTextEncoder
+
+        return PretrainedTextEncoder.from_pretrained(encoder, download=download, **settings)
+    unknown = sorted(set(settings) - {"max_tokens", "channels"})
+    if unknown:
+        raise UserError(f"the text encoder 'bytes' has no {' and no '.join(unknown)}; those of transformers have")
+    return ByteTextEncoder(**settings)
 
 
 class ByteTextEncoder:
@@ -41,24 +100,55 @@ class ByteTextEncoder:
     def __init__(self, channels: int = 192, max_tokens: int = 256) -> None:
         if channels < 1 or max_tokens < 1:
             raise UserError(f"a text encoder needs channels and max_tokens of at least 1, got {channels}, {max_tokens}")
-        self.max_tokens = max_tokens
+        self.max_tokens, self.values_dtype = max_tokens, torch.float32
         self.spec = TokenizerSpec(name=f"bytes-v1-{channels}", modality="text", channels=channels)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"encoder": "bytes", "max_tokens": self.max_tokens}
+
+    def to(self, device: torch.device | str) -> Self:
+        """Nothing moves: there are no weights."""
+        return self
+
+    def unload(self) -> None:
+        pass
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [len(self._pieces(text)) for text in texts]
 
     def encode(self, texts: Sequence[str]) -> TokenStream:
         """Texts -> values ``(B, N, channels)``, positions ``(0, 0, 0, index)``; short rows end in padding."""
-        if isinstance(texts, str):
-            raise UserError("the text encoder takes a list of texts; put the one text into a list")
+        check_texts(texts)
         codes = _codes(self.spec.channels)
-        streams = []
+        values = []
         for text in texts:
-            if not isinstance(text, str):
-                raise UserError(f"the text encoder takes texts, got {type(text).__name__}")
-            pieces = [*split(text)[: self.max_tokens - 1], [_END]]
-            values = np.stack([codes[np.arange(len(p)), p].sum(axis=0) / len(p) ** 0.5 for p in pieces])
-            positions = torch.zeros(len(pieces), 4)
-            positions[:, 3] = torch.arange(len(pieces))
-            streams.append(TokenStream.dense(torch.from_numpy(values.astype(np.float32))[None], positions))
-        return TokenStream.pad(streams)
+            pieces = self._pieces(text)
+            value = np.stack([codes[np.arange(len(p)), p].sum(axis=0) / len(p) ** 0.5 for p in pieces])
+            values.append(torch.from_numpy(value.astype(np.float32)))
+        return as_stream(values)
+
+    def _pieces(self, text: str) -> list[list[int]]:
+        return [*split(text)[: self.max_tokens - 1], [_END]]
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuse what is no list of texts."""
+    if isinstance(texts, str):
+        raise UserError("the text encoder takes a list of texts; put the one text into a list")
+    for text in texts:
+        if not isinstance(text, str):
+            raise UserError(f"the text encoder takes texts, got {type(text).__name__}")
+
+
+def as_stream(values: Sequence[Tensor]) -> TokenStream:
+    """Values ``(N, C)`` of each text -> one stream; tokens are counted by their index."""
+    streams = []
+    for value in values:
+        positions = torch.zeros(len(value), 4)
+        positions[:, 3] = torch.arange(len(value))
+        streams.append(TokenStream.dense(value[None], positions))
+    return TokenStream.pad(streams)
 
 
 def split(text: str) -> list[list[int]]:
