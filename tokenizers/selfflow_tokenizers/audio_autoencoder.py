@@ -38,6 +38,8 @@ class AudioAutoencoderConfig:
         blocks: residual blocks at each rate, in the encoder and in the decoder.
         expansion: hidden channels of a block over its width.
         kernel: taps of a block's convolution (odd); its dilation goes 1, 3, 9, 1, ...
+        level: root mean square of the sounds meant, which the layers see as 1. Quiet recordings trained at level 1 need
+            tiny weights, and one step of an optimizer is then a large change.
         latent: ``bounded`` by tanh, or the ``gaussian`` posterior of a VAE.
     """
 
@@ -50,6 +52,7 @@ class AudioAutoencoderConfig:
     blocks: tuple[int, ...] = (2, 2, 2)
     expansion: int = 2
     kernel: int = 7
+    level: float = 1.0
     latent: LatentKind = "bounded"
 
     def __post_init__(self) -> None:
@@ -64,6 +67,8 @@ class AudioAutoencoderConfig:
             raise UserError(f"frame must be even, got {self.frame}")
         if min(self.channels, self.sample_rate, self.latent_channels, self.frame, *self.strides, *self.widths) < 1:
             raise UserError("every size must be at least 1")
+        if not 0 < self.level <= 1:
+            raise UserError(f"level is a root mean square in (0, 1], got {self.level}")
         if self.latent not in ("bounded", "gaussian"):
             raise UserError(f"latent is bounded or gaussian, got {self.latent}")
 
@@ -113,9 +118,11 @@ class AudioAutoencoder(nn.Module):
         self.synthesis = nn.Linear(c.widths[0], taps, bias=False)
 
     def cut_frames(self, waveform: Tensor) -> Tensor:
-        """Waveform ``(B, channels, samples)`` -> overlapping frames ``(B, samples / frame, channels * 2 * frame)``."""
+        """Waveform ``(B, channels, samples)`` -> overlapping frames ``(B, samples / frame, channels * 2 * frame)`` at
+        the level of 1.
+        """
         half = self.config.frame // 2
-        frames = F.pad(waveform, (half, half)).unfold(-1, 2 * self.config.frame, self.config.frame)
+        frames = F.pad(waveform / self.config.level, (half, half)).unfold(-1, 2 * self.config.frame, self.config.frame)
         return frames.permute(0, 2, 1, 3).flatten(2)
 
     def posterior(self, waveform: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -145,7 +152,7 @@ class AudioAutoencoder(nn.Module):
         early, late = frames.unbind(3)
         halves = F.pad(early, (0, 0, 0, 0, 0, 1)) + F.pad(late, (0, 0, 0, 0, 1, 0))
         half = self.config.frame // 2
-        return halves.transpose(1, 2).flatten(2)[..., half:-half]
+        return halves.transpose(1, 2).flatten(2)[..., half:-half] * self.config.level
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Reconstruction of ``waveform``, same shape."""

@@ -171,6 +171,8 @@ class AudioTokenizer:
 
     def times(self, first: int, count: int) -> Tensor:
         """Seconds ``(count,)`` float32 of the latents from ``first`` on."""
+        if hasattr(self.model, "times"):  # a codec whose latents are not centred on the samples they stand for
+            return self.model.times(first, count)
         j = torch.arange(first, first + count, dtype=torch.float64)
         return ((j + 0.5) * self.model.samples_per_latent / self.spec.sample_rate).float()
 

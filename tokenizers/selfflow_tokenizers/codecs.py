@@ -19,6 +19,9 @@ class PictureCodec(Protocol):
         latent_channels: C, values per latent cell.
         time_compression: c, frames per latent frame after the first; 1 looks at every frame alone.
         space_compression: pixels per latent cell along rows and columns.
+
+    Two more are optional: ``causal``, that ``encode`` and ``decode`` take a :class:`~.layers.Past` and so a clip piece
+    by piece; and ``reach``, pixels beyond which nothing is seen, which tiles without seams need.
     """
 
     latent_channels: int
@@ -44,6 +47,9 @@ class SoundCodec(Protocol):
         sample_rate: samples per second of the waveform read.
         decoded_rate: samples per second of the waveform written; a multiple of the latent rate too.
         samples_per_latent: samples read per latent.
+
+    Two more are optional: ``reach``, how many latents before and after one matter to it, without which long sounds
+    cannot go piece by piece; and ``times(first, count)``, seconds of latents that are not centred on their samples.
     """
 
     latent_channels: int

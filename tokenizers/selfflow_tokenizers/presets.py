@@ -51,7 +51,7 @@ def _pictures(kind: str, space: Literal[8, 16]) -> dict[str, VideoAutoencoderCon
 def _sounds(rate: str) -> dict[str, AudioAutoencoderConfig]:
     made = {}
     for size, sizes in _SOUNDS.items():
-        config = AudioAutoencoderConfig(latent_channels=64, channels=2, **_RATES[rate], **sizes)
+        config = AudioAutoencoderConfig(latent_channels=64, channels=2, level=0.1, **_RATES[rate], **sizes)
         if rate == "48k":  # three times as many samples in a frame
             config = replace(config, widths=(2 * config.widths[0], *config.widths[1:]))
         made[f"audio-{rate}-{size}"] = config
