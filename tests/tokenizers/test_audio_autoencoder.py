@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from selfflow_tokenizers.audio_autoencoder import AudioAutoencoder, AudioAutoencoderConfig
+from selfflow_tokenizers.codecs import SoundCodec
 from selfflow_tokenizers.errors import UserError
 from selfflow_tokenizers.initialise import fit_linear_audio
 
@@ -33,6 +36,25 @@ def test_shapes(latents: int, channels: int) -> None:
         assert model.encode(wave).shape == (2, latents, 6)
         assert model.encode(wave).abs().max() <= 1  # tanh, rounded
         assert model(wave).shape == wave.shape
+
+
+@torch.no_grad()
+def test_the_level_scales_the_sound_and_nothing_else() -> None:
+    """Quiet sounds at their level give the latents of loud ones at level 1."""
+    loud, quiet = awake(), awake(replace(CONFIG, level=0.125))
+    wave = torch.rand(1, 2, 640) - 0.5
+    torch.testing.assert_close(quiet.encode(0.125 * wave), loud.encode(wave))
+    torch.testing.assert_close(quiet(0.125 * wave), 0.125 * loud(wave))
+
+
+@torch.no_grad()
+def test_gaussian_latents_have_a_variance_and_silence_stays_exact() -> None:
+    model = awake(replace(CONFIG, latent="gaussian"))
+    mean, log_variance = model.posterior(torch.rand(2, 2, 128) - 0.5)
+    assert log_variance is not None and log_variance.shape == mean.shape == (2, 2, 6)
+    silence = torch.zeros(1, 2, 640)
+    assert not model.encode(silence).any() and not model(silence).any()
+    assert isinstance(model, SoundCodec)
 
 
 def test_the_bundled_rate() -> None:
@@ -87,7 +109,8 @@ def test_the_linear_start_keeps_what_fits() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"widths": (8, 8)}, {"kernel": 4}, {"frame": 7}, {"latent_channels": 0}, {"strides": (0, 4, 4)}]
+    "wrong",
+    [{"widths": (8, 8)}, {"kernel": 4}, {"frame": 7}, {"latent_channels": 0}, {"strides": (0, 4, 4)}, {"level": 0.0}],
 )
 def test_impossible_sizes_are_refused(wrong: dict) -> None:
     with pytest.raises(UserError):

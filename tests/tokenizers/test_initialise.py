@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
 from selfflow_tokenizers.initialise import fit_linear_video, principal
@@ -19,16 +22,25 @@ def test_principal_components_are_those_of_the_svd() -> None:
     np.testing.assert_allclose(deviation, singular[:3] / 200**0.5, rtol=1e-5)
 
 
-def test_clips_of_few_dimensions_are_kept() -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [{}, {"space_compression": 16, "deep_width": 80}, {"latent": "gaussian"}, {"time_compression": 1}],
+    ids=["video", "16x", "gaussian", "image"],
+)
+def test_clips_of_few_dimensions_are_kept(kind: dict[str, Any]) -> None:
     """Clips made of three fixed patterns need three latents per cell; what is lost is the bend of tanh."""
     torch.manual_seed(0)
-    patterns = torch.randn(3, 1, 4, 8, 8, 3)
-    strengths = torch.randn(32, 3, 1, 1, 1, 1) * 0.1
-    block = (strengths * patterns[None, :, 0]).sum(1)
-    frames = torch.cat([torch.zeros(32, 1, 8, 8, 3), block], dim=1)
-    model = VideoAutoencoder(VideoAutoencoderConfig(latent_channels=4, fine_width=96, width=64))
+    config = VideoAutoencoderConfig(latent_channels=4, fine_width=96, width=64, **kind)
+    time, size = config.time_compression, config.space_compression
+    patterns = torch.randn(3, time, size, size, 3)
+    block = (torch.randn(32, 3, 1, 1, 1, 1) * 0.1 * patterns).sum(1)
+    frames = torch.cat([torch.zeros(32, 1, size, size, 3), block], dim=1)
+    model = VideoAutoencoder(config)
     fit_linear_video(model, frames)
     quiet = 0.2 * frames
     with torch.no_grad():
         output = model(quiet)
+        _, log_variance = model.posterior(quiet)
     assert (output - quiet).square().mean() < 0.01 * quiet.square().mean()
+    if config.latent == "gaussian":
+        assert log_variance is not None and (log_variance == -6).all()

@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfflow_tokenizers.codecs import PictureCodec
 from selfflow_tokenizers.errors import UserError
 from selfflow_tokenizers.video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
 
 CONFIG = VideoAutoencoderConfig(
-    latent_channels=4, fine_width=12, width=16, frame_width=8, fine_blocks=1, blocks=1, frame_blocks=1
-)
+    latent_channels=4, fine_width=12, width=16, frame_width=8, fine_blocks=1, blocks=1, frame_blocks=1,
+    deep_width=20, deep_blocks=1,
+)  # fmt: skip
 
 
-def awake(seed: int = 0) -> VideoAutoencoder:
+def awake(seed: int = 0, **changes) -> VideoAutoencoder:
     """A model whose blocks do something: as built, their last layers are zero."""
     torch.manual_seed(seed)
-    model = VideoAutoencoder(CONFIG).eval()
+    model = VideoAutoencoder(replace(CONFIG, **changes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
     return model
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 3), st.integers(1, 3), st.integers(1, 3))
-def test_shapes(k: int, rows: int, columns: int) -> None:
-    frames = torch.rand(2, 1 + 4 * k, 8 * rows, 8 * columns, 3) * 2 - 1
-    model = awake()
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(0, 3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 4]), st.sampled_from([8, 16]),
+    st.sampled_from(["bounded", "gaussian"]),
+)  # fmt: skip
+def test_shapes(k: int, rows: int, columns: int, time: int, space: int, latent: str) -> None:
+    frames = torch.rand(2, 1 + time * k, space * rows, space * columns, 3) * 2 - 1
+    model = awake(time_compression=time, space_compression=space, latent=latent)
+    assert isinstance(model, PictureCodec)
     with torch.no_grad():
+        mean, log_variance = model.posterior(frames)
         latents = model.encode(frames)
-        assert latents.shape == (2, 1 + k, rows, columns, 4)
-        assert latents.abs().max() <= 1  # tanh, rounded
+        assert torch.equal(latents, mean) and latents.shape == (2, 1 + k, rows, columns, 4)
+        if latent == "bounded":
+            assert log_variance is None and latents.abs().max() <= 1  # tanh, rounded
+        else:
+            assert log_variance is not None and log_variance.shape == mean.shape
         assert model.decode(latents).shape == frames.shape
+
+
+@torch.no_grad()
+def test_images_alone_see_no_other_frame() -> None:
+    model, frames = awake(time_compression=1), torch.rand(1, 3, 16, 16, 3) * 2 - 1
+    alone = torch.cat([model.encode(frames[:, i : i + 1]) for i in range(3)], dim=1)
+    torch.testing.assert_close(model.encode(frames), alone, atol=1e-6, rtol=0)
 
 
 @torch.no_grad()
@@ -90,7 +109,17 @@ def test_a_new_model_is_linear_around_the_bound() -> None:
     torch.testing.assert_close((raw[0] + raw[1]) / 2, raw[2], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("wrong", [{"space_kernel": 4}, {"width": 0}, {"blocks": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"space_kernel": 4},
+        {"width": 0},
+        {"blocks": -1},
+        {"time_compression": 2},
+        {"space_compression": 4},
+        {"latent": "vq"},
+    ],
+)
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         VideoAutoencoderConfig(**wrong)
