@@ -23,7 +23,7 @@ from .stream import Extent, TokenStream
 from .video_tokenizer import VideoTokenizer
 
 #: Seconds of sound, and pixels of video, in a piece.
-_SECONDS, _PIXELS = 20.0, 2**22
+_SECONDS, _PIXELS = 20.0, 2**20
 
 
 def streams(tokenizer: VideoTokenizer | AudioTokenizer) -> bool:

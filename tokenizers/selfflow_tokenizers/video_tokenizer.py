@@ -29,7 +29,7 @@ from .tiling import Tiled
 
 #: Clips of equal shape encoded or decoded at once, and pixels of them; longer clips go piece by piece where the codec
 #: can, so that memory does not grow with their length.
-_BATCH, _PIXELS = 8, 2**22
+_BATCH, _PIXELS = 8, 2**21
 
 
 class VideoTokenizer:
