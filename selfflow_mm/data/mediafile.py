@@ -18,6 +18,7 @@ import torch
 from av.container import InputContainer
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from selfflow_mm.data.dynamic_range import NOTE, is_high, rgb_format, to_srgb
 from selfflow_mm.data.orientation import display_matrix, orient
 from selfflow_mm.data.resampling import resample
 from selfflow_mm.data.streams import is_cover, planar, stated_seconds
@@ -28,6 +29,7 @@ from selfflow_tokenizers.media import Audio
 CONVERSION = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 KEPT_WHEN_DAMAGED = 0.9  # the part of a damaged file's stated length that must decode
 _SMALL = 256 * 256  # pixels; below it a second decoding thread costs more than it brings
+_PADDING = 2048  # samples; a last block is shorter than that, so no more of it is padding
 
 Source = Path | str | bytes | BinaryIO
 
@@ -84,6 +86,13 @@ class MediaFile:
         rate = self._video.average_rate or self._video.guessed_rate or Fraction(25)
         return float(rate)
 
+    def stated(self, kind: str) -> float | None:
+        """Seconds that the header says the ``video`` or ``audio`` is; None where it does not say."""
+        stream = self._video if kind == "video" else self._audio
+        found = stated_seconds(stream) if stream is not None else None
+        whole = self._container.duration  # in microseconds
+        return found if found is not None or not whole else whole / 1e6
+
     @property
     def pixel_aspect(self) -> float:
         """Width over height of one pixel, before rotation; 1 when square or not stated."""
@@ -135,9 +144,17 @@ class MediaFile:
             shown = frame.duration * self._tick if frame.duration else nominal
             assert size is not None
             rgb = converter.reformat(
-                frame, width=size[0], height=size[1], format="rgb24", interpolation=CONVERSION, threads=1
+                frame,
+                width=size[0],
+                height=size[1],
+                format=rgb_format(frame, self.name),
+                interpolation=CONVERSION,
+                threads=1,
             )
-            yield seconds, shown, orient(rgb.to_ndarray(), orientation)
+            pixels = rgb.to_ndarray()
+            if is_high(frame):
+                pixels = to_srgb(pixels, int(frame.color_trc), int(frame.color_primaries))
+            yield seconds, shown, orient(pixels, orientation)
         if not self.times:
             raise UserError(f"{self.name} has a video stream, but no frame of it can be decoded")
 
@@ -147,50 +164,85 @@ class MediaFile:
         Args:
             rate: resample to so many samples per second; None keeps the stored rate.
         """
+        blocks = list(self.sound_blocks())
+        if not blocks:
+            return None
+        audio = Audio(torch.cat([block.waveform for block in blocks], dim=1), blocks[0].rate)
+        return audio if rate is None else resample(audio, rate)
+
+    def sound_blocks(self) -> Iterator[Audio]:
+        """The sound from the instant of the first frame, in blocks as stored; nothing where there is no sample."""
         origin = self._first_frame()
-        blocks: list[np.ndarray] = []
-        stored, written, start = 0, 0, None
+        skip, rate = 0, 0
+        last: np.ndarray | None = None
+        empty = True
+        for block, rate, start in self._trimmed():
+            if last is None:
+                ahead = self._ahead(rate, start, origin)
+                skip = max(0, -ahead)
+                if ahead > 0:
+                    yield Audio(torch.zeros(block.shape[0], ahead), rate)
+            last = block
+            if skip >= block.shape[1]:
+                skip -= block.shape[1]
+                continue
+            yield Audio(torch.from_numpy(block[:, skip:]), rate)
+            skip, empty = 0, False
+        if last is None:
+            self.notes.add("no sound: the sound stream holds no samples")
+        elif empty:  # all of it is before the picture: one sample stands for it
+            yield Audio(torch.from_numpy(last[:, -1:]), rate)
+
+    def _ahead(self, rate: int, start: float, origin: float | None) -> int:
+        """Samples of silence that bring the sound into step with the picture; negative ones are cut."""
+        late = start - origin if origin is not None else 0.0
+        if abs(late) < 0.001:  # the resolution of Matroska's time stamps
+            return 0
+        side = "after" if late > 0 else "before"
+        self.notes.add(f"offset: the sound starts {abs(late):.3f} s {side} the picture, aligned")
+        return round(late * rate)
+
+    def _trimmed(self) -> Iterator[tuple[np.ndarray, int, float]]:
+        """Blocks without the padding of the last one, which MP4 leaves in when only the edit list states the end."""
+        assert self._audio is not None
+        duration, base = self._audio.duration, self._audio.time_base
+        given = 0
+        held: list[tuple[np.ndarray, int, float]] = []  # what lies after the stated end
+        for block, rate, start in self._stored():
+            stated = round(duration * base * rate) if duration and base else 0
+            room = max(0, stated - given) if stated else block.shape[1]
+            given += block.shape[1]
+            if room:
+                yield block[:, :room], rate, start
+            if room < block.shape[1]:
+                held.append((block[:, room:], rate, start))
+            if held and given - stated >= _PADDING:
+                yield from held
+                held, duration = [], None  # more than padding: the statement is wrong, not the sound
+
+    def _stored(self) -> Iterator[tuple[np.ndarray, int, float]]:
+        """Blocks ``(channels, samples)`` with gaps as silence, the sample rate, and the first one's time stamp."""
+        origin = self._origin
+        stored, written, channels, start = 0, 0, 0, None
         for frame in self._decode("audio"):
             stored = stored or frame.sample_rate
             if frame.sample_rate != stored:
                 raise UserError(f"{self.name}: its sound changes the sample rate midway; split it there")
             stamp = frame.pts * self._tick if frame.pts is not None else None
+            block = planar(frame)
+            if not block.shape[1]:
+                continue
+            channels = channels or block.shape[0]
+            if block.shape[0] != channels:
+                raise UserError(f"{self.name}: its sound changes the number of channels midway; split it there")
             if start is None:
                 start = stamp if stamp is not None else (origin or 0.0)
             elif stamp is not None and (gap := round((stamp - start) * stored) - written) > 0.02 * stored:
                 self.notes.add("gap in the sound: filled with silence")
-                blocks.append(np.zeros((blocks[-1].shape[0], gap), np.float32))
+                yield np.zeros((channels, gap), np.float32), stored, start
                 written += gap
-            blocks.append(planar(frame))
-            written += blocks[-1].shape[1]
-        if not blocks or start is None:
-            self.notes.add("no sound: the sound stream holds no samples")
-            return None
-        channels = blocks[0].shape[0]
-        if any(block.shape[0] != channels for block in blocks):
-            raise UserError(f"{self.name}: its sound changes the number of channels midway; split it there")
-        waveform = self._trim(np.concatenate(blocks, axis=1), stored)
-        audio = Audio(torch.from_numpy(self._align(waveform, stored, start, origin)), stored)
-        return audio if rate is None else resample(audio, rate)
-
-    def _trim(self, waveform: np.ndarray, rate: int) -> np.ndarray:
-        """Drop the padding of the last codec block, which MP4 leaves in when only the edit list states the end."""
-        assert self._audio is not None
-        duration, base = self._audio.duration, self._audio.time_base
-        if duration and base and 0 < waveform.shape[1] - (stated := round(duration * base * rate)) < 2048 and stated:
-            return waveform[:, :stated]
-        return waveform
-
-    def _align(self, waveform: np.ndarray, rate: int, start: float, origin: float | None) -> np.ndarray:
-        late = start - origin if origin is not None else 0.0
-        if abs(late) < 0.001:  # the resolution of Matroska's time stamps
-            return waveform
-        samples = round(late * rate)
-        side = "after" if late > 0 else "before"
-        self.notes.add(f"offset: the sound starts {abs(late):.3f} s {side} the picture, aligned")
-        if samples > 0:
-            return np.pad(waveform, ((0, 0), (samples, 0)))
-        return waveform[:, min(-samples, waveform.shape[1] - 1) :]
+            yield block, stored, start
+            written += block.shape[1]
 
     def _open(self) -> None:
         self._container = _open(self._source, self.name)
@@ -267,8 +319,8 @@ class MediaFile:
             self.notes.add(f"not square: a pixel is {self.pixel_aspect:.3f} times as wide as high")
         if frame.interlaced_frame:
             self.notes.add("interlaced: fields were left together")
-        if int(frame.color_trc) in (16, 18):  # PQ and HLG, ITU-T H.273 table 3
-            self.notes.add("high dynamic range: shown without tone mapping")
+        if is_high(frame):
+            self.notes.add(NOTE)
 
 
 def describe(source: Source) -> str:

@@ -42,18 +42,41 @@ def resample(audio: Audio, rate: int) -> Audio:
     """Band-limited resampling (libswresample) to exactly ``round(samples * rate / audio.rate)`` samples."""
     if audio.rate == rate:
         return audio
-    # Channel by channel: swresample needs a channel layout, and a tensor has none.
-    channels = []
-    for channel in audio.waveform.to(torch.float32).numpy():
-        converter = AudioResampler("flt", "mono", rate)
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(channel[None]), format="flt", layout="mono")
-        frame.sample_rate = audio.rate
-        parts = [part.to_ndarray()[0] for f in (frame, None) for part in converter.resample(f)]
-        channels.append(np.concatenate(parts))
-    samples = max(1, round(audio.waveform.shape[1] * rate / audio.rate))
-    waveform = np.stack(channels)[:, :samples]
-    waveform = np.pad(waveform, ((0, 0), (0, samples - waveform.shape[1])))
-    return Audio(torch.from_numpy(waveform), rate)
+    return Audio(torch.cat([piece.waveform for piece in resample_pieces([audio], rate)], dim=1), rate)
+
+
+def resample_pieces(pieces: Iterable[Audio], rate: int) -> Iterator[Audio]:
+    """:func:`resample` of one sound that comes in pieces of any lengths; what comes out, joined, is the same."""
+    converters: list[AudioResampler] = []
+    last: Audio | None = None
+    seen = given = 0
+    for piece in pieces:
+        if piece.rate == rate:
+            yield piece
+            continue
+        # Channel by channel: swresample needs a channel layout, and a tensor has none.
+        converters = converters or [AudioResampler("flt", "mono", rate) for _ in piece.waveform]
+        seen += piece.waveform.shape[1]
+        last = piece
+        blocks = []
+        for converter, channel in zip(converters, piece.waveform.to(torch.float32).numpy(), strict=True):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(channel[None]), format="flt", layout="mono")
+            frame.sample_rate = piece.rate
+            blocks.append(_join(converter.resample(frame)))
+        if blocks[0].shape[0]:
+            given += blocks[0].shape[0]
+            yield Audio(torch.from_numpy(np.stack(blocks)), rate)
+    if last is None:
+        return
+    missing = max(1, round(seen * rate / last.rate)) - given  # the filter's delay holds the end back until the flush
+    if missing > 0:
+        end = np.stack([_join(converter.resample(None)) for converter in converters])[:, :missing]
+        yield Audio(torch.from_numpy(np.pad(end, ((0, 0), (0, missing - end.shape[1])))), rate)
+
+
+def _join(frames: Iterable[av.AudioFrame]) -> np.ndarray:
+    parts = [frame.to_ndarray()[0] for frame in frames]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 def mix_channels(audio: Audio, channels: int) -> Audio:

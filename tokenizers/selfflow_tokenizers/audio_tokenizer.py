@@ -208,7 +208,8 @@ class AudioTokenizer:
         if wave.shape[0] != channels:
             if wave.shape[0] != 1:
                 raise UserError(
-                    f"the tokenizer takes {channels} channels (or 1, copied to all), got {wave.shape[0]}; mix it down"
+                    f"the tokenizer takes {channels} channels{' (or 1, copied to all)' if channels > 1 else ''}, got "
+                    f"{wave.shape[0]}; mix it with selfflow_mm.data.resampling.mix_channels or `selfflow-mm prepare`"
                 )
             wave = wave.expand(channels, -1)
         if not bool(torch.isfinite(wave).all()):

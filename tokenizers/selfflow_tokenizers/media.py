@@ -6,6 +6,7 @@ clip costs no more memory than it must; a tokenizer converts on its own device.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,7 @@ class Video:
 
     def __post_init__(self) -> None:
         _check_pixels("a video", self.frames, ndim=4)
-        if not self.fps > 0:
+        if not 0 < self.fps < math.inf:
             raise UserError(f"a video needs a positive frame rate, got {self.fps}")
 
     @property

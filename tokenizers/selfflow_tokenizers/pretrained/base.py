@@ -157,9 +157,11 @@ def _check_class(cls: Any, where: str, options: dict[str, Any]) -> None:
 
 
 def _not_here(name: str, kind: str, source: str | Path, subfolders: tuple[str, ...], error: Exception) -> str:
-    if Path(source).expanduser().is_dir():
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"the folder {source} holds no {kind} with safetensors weights: {reason}"
+    if Path(source).expanduser().is_dir() or not isinstance(error, OSError):  # found, and of no use
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # torch's list of misfits has a heading.
+        reason = next((line for line in lines if not line.endswith(":")), type(error).__name__)
+        return f"{source} holds no {kind} with safetensors weights: {reason}"
     include = "".join(f" --include '{subfolder}/*'" for subfolder in subfolders if subfolder)
     target = str(source).rstrip("/").split("/")[-1]
     return (
