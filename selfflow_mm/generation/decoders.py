@@ -13,15 +13,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-
-from selfflow_tokenizers._audio_backend import ensure_torchaudio
 
 from ..errors import UserError
 
@@ -48,40 +44,32 @@ def load_decoder(spec: str, device: torch.device | str = "cpu") -> Decoder | Non
 
 
 class StableDiffusionVAE:
-    """The decoder half of a diffusers ``AutoencoderKL``, in float32.
+    """The decoder half of a diffusers ``AutoencoderKL``, in float32, a few images at a time.
 
     Args:
         source: a folder, or the id of a model in the hub's cache; nothing is downloaded.
         device: where to decode.
-        chunk: images decoded at once. At 256 pixels each takes about half a gigabyte at the widest layer.
+
+    Raises:
+        UserError: diffusers or the weights are missing.
     """
 
-    def __init__(self, source: str, device: torch.device | str = "cpu", chunk: int = 8) -> None:
-        ensure_torchaudio()
+    def __init__(self, source: str, device: torch.device | str = "cpu") -> None:
+        from selfflow_tokenizers.pretrained.stable_diffusion import StableDiffusionCodec
+
         try:
-            from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-        except ImportError as error:
-            raise UserError(
-                f"the SD-VAE needs diffusers ({error}); install the extra: pip install 'selfflow-mm[pretrained]'"
-            ) from error
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # diffusers calls the hub's library with an argument that it deprecates
-                vae: Any = AutoencoderKL.from_pretrained(
-                    source, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False
-                )
-        except (OSError, ValueError) as error:
-            raise UserError(_not_here(source, error)) from error
-        self.vae = vae.to(device).eval().requires_grad_(False)
-        self.chunk = chunk
+            codec = StableDiffusionCodec.from_pretrained(source)
+        except UserError as error:
+            raise UserError(f"{error}; or take --decoder latents, which decodes nothing") from error
+        self.codec = codec.to(device)
+        self.mean, self.deviation = (values.to(device) for values in codec.statistics())
 
     @torch.inference_mode()
     def __call__(self, latents: Tensor) -> Tensor:
-        config = self.vae.config
-        latents = latents.float() / config.scaling_factor + (config.shift_factor or 0.0)
-        images = torch.cat([self.vae.decode(part).sample for part in latents.split(self.chunk)])
+        raw = latents.permute(0, 2, 3, 1).float() * self.deviation + self.mean
+        images = self.codec.decode(raw[:, None])[:, 0]
         # [-1, 1] to 0..255, rounded to nearest.
-        return (127.5 * images + 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+        return (127.5 * images + 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def check_decoder(decoder: Decoder, spec: str, latents: Tensor) -> tuple[int, ...]:
@@ -114,13 +102,3 @@ def _own(module: str, name: str) -> Decoder:
     if not callable(function):
         raise UserError(f"the decoder {module}:{name}: {module} has no function {name}")
     return function
-
-
-def _not_here(source: str, error: Exception) -> str:
-    if Path(source).is_dir():
-        return f"the folder {source} holds no AutoencoderKL with safetensors weights: {str(error).splitlines()[0]}"
-    name = source.rstrip("/").split("/")[-1]
-    return (
-        f"the SD-VAE {source} is no folder here and not in the hub's cache; fetch it with `hf download {SD_VAE} "
-        f"--local-dir {name}` where there is a network, and give --decoder sd-vae:{name} (or --decoder latents)"
-    )

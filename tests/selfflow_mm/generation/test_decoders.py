@@ -76,8 +76,8 @@ def test_what_is_not_here_is_said(vae, tmp_path, monkeypatch):
     cases = {
         "jpeg": "no decoder 'jpeg'",
         "no_such_module:f": "cannot be imported: No module named 'no_such_module'",
-        "sd-vae": "stabilityai/sd-vae-ft-ema is no folder here and not in the hub's cache; fetch it with `hf download",
-        "sd-vae:some/model": "--decoder sd-vae:model",
+        "sd-vae": "sd-vae-ft-ema) are no folder here and not in the hub's cache; fetch them with `hf download",
+        "sd-vae:some/model": "name sd-vae:model; or take --decoder latents",
         f"sd-vae:{tmp_path}": "holds no AutoencoderKL with safetensors weights",
     }
     for spec, sentence in cases.items():
@@ -88,6 +88,6 @@ def test_what_is_not_here_is_said(vae, tmp_path, monkeypatch):
     assert decode is not None
     with pytest.raises(UserError, match=r"fails on latents of shape \(3, 4, 4\)"):
         check_decoder(decode, "sd-vae", torch.zeros(1, 3, 4, 4))
-    monkeypatch.setitem(sys.modules, "diffusers.models.autoencoders.autoencoder_kl", None)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(UserError, match=r"pip install 'selfflow-mm\[pretrained\]'"):
         load_decoder("sd-vae")

@@ -37,7 +37,7 @@ class PretrainedCodec(nn.Module):
     source: ClassVar[str]
     subfolder: ClassVar[str] = ""
     licence: ClassVar[str]
-    patch: ClassVar[int] = 1
+    patch: int = 1
     train_shift: ClassVar[float] = 1.0
     sample_shift: ClassVar[float] = 1.0
 
