@@ -13,10 +13,14 @@ EXAMPLES = """examples:
   selfflow-mm train-tokenizer tokenizers/tiny_audio.yaml --data world --out runs/audio run.steps=1000
   selfflow-mm train-tokenizer tokenizers/tiny_video.yaml --data world --out runs/video --resume
   selfflow-mm train-tokenizer tokenizers/tiny_video.yaml --dry-run video.model.width=192
+  selfflow-mm train-tokenizer tokenizers/image_8x.yaml --data photos --out runs/image video.model.preset=image-8x-small
 
 CONFIG is a file, or the name of one in configs/. Any setting follows as dotted.name=value; --dry-run shows them all.
 With --resume and no CONFIG the run goes on with the settings it was started with. The tokenizer is written to
 DIR/tokenizer, with a report beside it. Shards of videos, of pictures alone and of sounds alone all do.
+Presets are (video|image)-(8x|16x)-(small|base|large) and audio-(16k|48k)-(small|base|large). For LPIPS put its two
+weight files into $SELFFLOW_WEIGHTS/lpips or ~/.cache/selfflow/lpips; without them video.loss.perceptual=auto takes
+differences between neighbouring pixels at several sizes, and says so.
 """
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
@@ -11,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from selfflow_tokenizers.media import Audio, Video
+
+from .spectral import mel_filters
 
 _GREY = (128, 128, 128, 255)  # legible on light and dark pages alike
 _RANGE_DB = 80.0
@@ -52,7 +52,7 @@ def mel_spectrogram_db(audio: Audio, columns: int = 360, bands: int = _MEL_BANDS
         return_complex=True,
     )
     power = spectrum.abs().square().mean(dim=0)
-    mel = _mel_filters(bands, window // 2 + 1, audio.rate) @ power
+    mel = mel_filters(window // 2 + 1, audio.rate, bands).float() @ power
     mel = functional.adaptive_avg_pool1d(mel, columns) if mel.shape[1] > columns else mel
     decibels = 10 * torch.log10(mel + 1e-12)
     # A floor under the reference keeps the rounding noise of near silence from filling the picture: a full-scale
@@ -92,21 +92,6 @@ def spectrogram(audio: Audio, width: int = 480, height: int = 190) -> Pillow.Ima
 
 def _hertz_to_mel(hertz: float) -> float:
     return float(2595 * torch.log10(torch.tensor(1 + hertz / 700)))
-
-
-@functools.lru_cache(maxsize=8)
-def _mel_filters(bands: int, bins: int, rate: int) -> Tensor:
-    """``(bands, bins)`` triangles of unit height between 0 Hz and half the rate."""
-    corners = torch.linspace(0, _hertz_to_mel(rate / 2), bands + 2)
-    corners = 700 * (10 ** (corners / 2595) - 1)
-    hertz = torch.linspace(0, rate / 2, bins)
-    low, middle, high = corners[:-2, None], corners[1:-1, None], corners[2:, None]
-    triangles = torch.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)).clamp(min=0)
-    # Low bands are narrower than a bin and may hold none: they take the bin nearest to their middle.
-    empty = triangles.sum(dim=1) == 0
-    nearest = (hertz - middle).abs().argmin(dim=1)
-    triangles[empty, nearest[empty]] = 1.0
-    return triangles
 
 
 def _colours(level: Tensor) -> Tensor:

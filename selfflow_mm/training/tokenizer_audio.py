@@ -20,14 +20,13 @@ from ..data.writing import encode_wav
 from ..evaluation.page import Card, spectrogram
 from ..evaluation.reconstruction import level_db, match_onsets, onsets, si_sdr
 from ..randomness import Randomness
+from .tokenizer_audio_loss import audio_loss, loudness
 from .tokenizer_config import AudioPart, TokenizerTrainConfig
 from .tokenizer_data import Clips, cut_places, load_waveforms
-from .tokenizer_losses import audio_loss
+from .tokenizer_latents import LatentStatistics, measure
 
 #: Sounds the linear start is fitted to, and whose latents give the statistics.
 _FIT, _MEASURE = 256, 1024
-#: Seconds of silence between original and reconstruction in a report's player.
-_PAUSE = 0.5
 
 
 @dataclass
@@ -39,7 +38,7 @@ class AudioTask:
     clips: Clips
 
     @classmethod
-    def load(cls, config: TokenizerTrainConfig, data: ShardDataset) -> AudioTask:
+    def load(cls, config: TokenizerTrainConfig, data: ShardDataset, began_with: str | None = None) -> AudioTask:
         assert config.audio is not None
         model = config.audio.model
         most, apart = config.data.max_clips, config.data.held_out
@@ -48,6 +47,13 @@ class AudioTask:
     @property
     def count(self) -> int:
         return len(self.clips.train)
+
+    def to(self, device: torch.device) -> None:
+        """Nothing of the loss has a device of its own."""
+
+    def notes(self) -> list[str]:
+        """Nothing is chosen for sounds."""
+        return []
 
     @property
     def step_samples(self) -> int:
@@ -73,40 +79,41 @@ class AudioTask:
             cuts.append(F.pad(cut, (0, length - cut.shape[1])))
         return torch.stack(cuts)
 
-    def loss(self, model: nn.Module, batch: Tensor, noise: Tensor, bfloat16: bool) -> dict[str, Tensor]:
-        assert isinstance(model, AudioAutoencoder)
-        with torch.autocast(batch.device.type, torch.bfloat16, enabled=bfloat16):
-            latents = model.encode(batch)
-            output = model.decode(latents + noise.view_as(latents))
-        return audio_loss(output.float(), batch, self.part.loss)
+    def media(self, batch: Tensor) -> Tensor:
+        """What the autoencoder takes: the waveforms as they are."""
+        return batch
 
-    def latent_values(self, batch: Tensor) -> int:
-        """Latent values per sound of a batch."""
-        return batch.shape[-1] // self.step_samples * self.part.model.latent_channels
+    def terms(
+        self, output: Tensor, target: Tensor, random: Randomness, step: int, ids: Tensor, bfloat16: bool
+    ) -> dict[str, Tensor]:
+        return audio_loss(output, target, self.part.loss, self.part.model.sample_rate)
 
-    def tokenizer(self, model: nn.Module, statistics: tuple[Tensor, Tensor] | None) -> AudioTokenizer:
+    def views(self, media: Tensor, target: Tensor, random: Randomness, step: int, ids: Tensor) -> Tensor:
+        """What the discriminator hears: all of it, as loud as makes ``target`` 1 in root mean square."""
+        return media / loudness(target)
+
+    def last_layer(self, model: nn.Module) -> Tensor:
+        """Weight of the decoder's last layer, at which gradients are balanced."""
         assert isinstance(model, AudioAutoencoder)
-        mean, deviation = statistics or (None, None)
+        return model.synthesis.weight
+
+    def tokenizer(self, model: nn.Module, statistics: LatentStatistics | None) -> AudioTokenizer:
+        assert isinstance(model, AudioAutoencoder)
         c = self.config
         return AudioTokenizer(
             model,
             name=c.name,
-            mean=mean,
-            deviation=deviation,
+            mean=None if statistics is None else statistics.mean,
+            deviation=None if statistics is None else statistics.deviation,
             train_shift=c.train_shift,
             sample_shift=c.sample_shift,
         )
 
-    def measure(self, model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each latent channel over whole training sounds."""
-        assert isinstance(model, AudioAutoencoder)
-        total = []
-        with torch.no_grad():
-            for wave in self.clips.train[:: -(-self.count // _MEASURE)]:
-                whole = F.pad(wave, (0, -wave.shape[1] % self.step_samples))
-                total.append(model.encode(whole[None].to(device))[0].cpu())
-        latents = torch.cat(total).double()
-        return latents.mean(0).float(), latents.std(0).clamp_min(1e-3).float()
+    def measure(self, model: nn.Module, device: torch.device) -> LatentStatistics:
+        """Of whole training sounds."""
+        waves = self.clips.train[:: -(-self.count // _MEASURE)]
+        whole = (F.pad(wave, (0, -wave.shape[1] % self.step_samples))[None] for wave in waves)
+        return measure(model, whole, device)
 
     def evaluate(self, tokenizer: Any) -> dict[str, float]:
         """Over held-out sounds: mean and median ``si_sdr`` in dB, ``onset_recall``, false onsets per sound, and the
@@ -128,18 +135,22 @@ class AudioTask:
             scores["onset_recall"] = hits / all_onsets
         return scores | {"false_onsets": false / len(self.clips.held_out)}
 
-    def cards(self, tokenizer: Any, most: int = 8) -> list[Card]:
-        """The original, a pause, the reconstruction; and both spectrograms."""
+    def cards(self, tokenizer: Any, most: int = 8) -> list[list[Card]]:
+        """For each held-out sound a row: original, reconstruction and their difference, each with its spectrogram."""
         rate = tokenizer.spec.sample_rate
-        cards = []
+        rows = []
         for wave, caption in list(zip(self.clips.held_out, self.clips.captions, strict=True))[:most]:
             output = _reconstruct(tokenizer, wave)
-            pause = torch.zeros(len(wave), round(_PAUSE * rate))
-            both = encode_wav(Audio(torch.cat([wave, pause, output], dim=1), rate))
-            pictures = tuple(spectrogram(Audio(w, rate)) for w in (wave, output))
-            details = {"SI-SDR": f"{si_sdr(output, wave):.1f} dB", "first": "original", "then": "reconstruction"}
-            cards.append(Card(caption, both, "audio", pictures, details))
-        return cards
+            error = output - wave
+            below = f"{level_db(error) - level_db(wave):.1f} dB to the original"
+            shown = (
+                (wave, {"heard": "original"}),
+                (output, {"heard": "reconstruction", "SI-SDR": f"{si_sdr(output, wave):.1f} dB"}),
+                (error, {"heard": "difference", "level": below}),
+            )
+            sounds = [(Audio(sound, rate), facts) for sound, facts in shown]
+            rows.append([Card(caption, encode_wav(a), "audio", (spectrogram(a),), facts) for a, facts in sounds])
+        return rows
 
 
 def _reconstruct(tokenizer: AudioTokenizer, wave: Tensor) -> Tensor:

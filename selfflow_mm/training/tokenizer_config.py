@@ -2,38 +2,94 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
 
 from selfflow_tokenizers.audio_autoencoder import AudioAutoencoderConfig
+from selfflow_tokenizers.presets import AUDIO_PRESETS, VIDEO_PRESETS
 from selfflow_tokenizers.video_autoencoder import VideoAutoencoderConfig
 
+from ..config import register_presets
 from ..errors import UserError
 from .config import OptimizerConfig
-from .tokenizer_losses import AudioLossConfig, VideoLossConfig
+from .tokenizer_adversary import AdversarialConfig, PatchConfig, SpectrumConfig
+from .tokenizer_audio_loss import AudioLossConfig
+from .tokenizer_video_loss import VideoLossConfig
+
+
+@dataclass(frozen=True)
+class VideoModel(VideoAutoencoderConfig):
+    """Sizes of the autoencoder.
+
+    Attributes:
+        preset: the name of the preset that the values started from; says nothing by itself.
+    """
+
+    preset: str = ""
+
+    def sizes(self) -> VideoAutoencoderConfig:
+        """Without the name."""
+        return VideoAutoencoderConfig(**_values(self, VideoAutoencoderConfig))
+
+
+@dataclass(frozen=True)
+class AudioModel(AudioAutoencoderConfig):
+    """Sizes of the autoencoder.
+
+    Attributes:
+        preset: the name of the preset that the values started from; says nothing by itself.
+    """
+
+    preset: str = ""
+
+    def sizes(self) -> AudioAutoencoderConfig:
+        """Without the name."""
+        return AudioAutoencoderConfig(**_values(self, AudioAutoencoderConfig))
+
+
+def _values(config: object, cls: type) -> dict[str, Any]:
+    return {f.name: getattr(config, f.name) for f in fields(cls)}
+
+
+register_presets(VideoModel, {name: asdict(sizes) for name, sizes in VIDEO_PRESETS.items()})
+register_presets(AudioModel, {name: asdict(sizes) for name, sizes in AUDIO_PRESETS.items()})
 
 
 @dataclass(frozen=True)
 class VideoPart:
-    """A video tokenizer.
+    """A tokenizer of videos, or of pictures alone (``model.time_compression`` 1).
 
     Attributes:
-        model: sizes of the autoencoder.
+        model: sizes of the autoencoder; ``preset`` names a set of them.
         loss: what a reconstruction is compared by.
+        adversarial: the discriminator, where it has a weight.
         patch: latent cells per token along rows and columns.
-        frames: frames of a training clip, 1 + 4k; cut at a random place. Shorter data give shorter clips; stills 1.
+        frames: frames of a training clip, 1 + c k for a time compression c; cut at a random place. Shorter data give
+            shorter clips; stills 1.
+        crop: side in pixels of the squares that training cuts at random places, for pictures of any sizes; smaller
+            ones are filled up by repeating their borders. 0 takes whole pictures, which are then all of one size.
     """
 
-    model: VideoAutoencoderConfig = field(default_factory=VideoAutoencoderConfig)
+    model: VideoModel = field(default_factory=VideoModel)
     loss: VideoLossConfig = field(default_factory=VideoLossConfig)
+    adversarial: PatchConfig = field(default_factory=PatchConfig)
     patch: int = 2
     frames: int = 17
+    crop: int = 0
 
     def __post_init__(self) -> None:
-        if self.frames < 1 or self.frames % 4 != 1:
-            raise UserError(f"frames is 1 + 4k (1, 5, 9, ...), got {self.frames}")
+        step = self.model.time_compression
+        if self.frames < 1 or (self.frames - 1) % step:
+            raise UserError(f"frames is 1 + {step}k (1, {1 + step}, {1 + 2 * step}, ...), got {self.frames}")
         if self.patch < 1:
             raise UserError(f"patch must be at least 1, got {self.patch}")
+        if self.crop < 0 or self.crop % self.multiple:
+            raise UserError(f"crop is a multiple of a token's {self.multiple} pixels, got {self.crop}")
+
+    @property
+    def multiple(self) -> int:
+        """Pixels of a token along rows and columns."""
+        return self.model.space_compression * self.patch
 
 
 @dataclass(frozen=True)
@@ -41,14 +97,16 @@ class AudioPart:
     """An audio tokenizer.
 
     Attributes:
-        model: sizes of the autoencoder.
+        model: sizes of the autoencoder; ``preset`` names a set of them.
         loss: what a reconstruction is compared by.
+        adversarial: the discriminator, where it has a weight.
         latents: length of a training sound in latents; shorter sounds are filled with zeros.
         places: random places drawn for a cut; the loudest is taken, as recordings of events hold much silence.
     """
 
-    model: AudioAutoencoderConfig = field(default_factory=AudioAutoencoderConfig)
+    model: AudioModel = field(default_factory=AudioModel)
     loss: AudioLossConfig = field(default_factory=AudioLossConfig)
+    adversarial: SpectrumConfig = field(default_factory=SpectrumConfig)
     latents: int = 16
     places: int = 1
 
@@ -57,6 +115,13 @@ class AudioPart:
             raise UserError(f"latents must be at least 4, got {self.latents}")
         if self.places < 1:
             raise UserError(f"places must be at least 1, got {self.places}")
+        samples = self.latents * self.model.samples_per_latent
+        longest = max(self.loss.windows + (self.adversarial.windows if self.adversarial.weight else ()))
+        if longest // 2 >= samples:
+            raise UserError(
+                f"a window of {longest} samples needs sounds of more than half of it, and {self.latents} latents "
+                f"are {samples}; raise latents or take shorter windows"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,8 +149,8 @@ class TokenizerRun:
         steps: optimizer steps in all.
         batch: clips per step.
         seed: keys all randomness.
-        latent_noise: deviation of noise added to the latents (which lie in (-1, 1)) before decoding, so that the
-            decoder forgives small errors of the model that will generate them.
+        latent_noise: deviation of noise added to the latents (bounded ones lie in (-1, 1)) before decoding, so that
+            the decoder forgives small errors of the model that will generate them.
         linear_start: begin at the best linear code (principal components of the data) instead of at random.
         ema_half_life: half-life of the average of the weights, as a fraction of the run.
         precision: of matrix products; ``auto`` takes bfloat16 where the device is fast at it.
@@ -149,3 +214,10 @@ class TokenizerTrainConfig:
     @property
     def kind(self) -> Literal["video", "audio"]:
         return "video" if self.video is not None else "audio"
+
+    @property
+    def adversarial(self) -> AdversarialConfig:
+        """The discriminator's settings."""
+        part = self.video or self.audio
+        assert part is not None
+        return part.adversarial

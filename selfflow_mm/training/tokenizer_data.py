@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,28 +32,59 @@ class Clips:
     captions: list[str]
 
 
-def load_frames(data: ShardDataset, most: int, held_out: int, multiple: int) -> Clips:
-    """uint8 frames ``(T, H, W, 3)`` of videos (or stills, T = 1), all of one size that is a ``multiple`` of pixels."""
+def load_frames(data: ShardDataset, most: int, held_out: int, multiple: int, step: int, crop: int = 0) -> Clips:
+    """uint8 frames ``(T, H, W, 3)`` of videos (or stills, T = 1), T being 1 + ``step`` k.
+
+    Without ``crop`` all are of one size, a ``multiple`` of pixels. With it training clips are of any sizes from
+    ``crop`` up, smaller ones having been filled up, and held-out ones are cut to multiples around their centre.
+    """
 
     def frames(sample: Sample) -> tuple[Tensor, float] | None:
         if sample.video is not None:
             clip = sample.video.frames
-            return clip[: len(clip) - (len(clip) - 1) % 4], sample.video.fps
+            return clip[: len(clip) - (len(clip) - 1) % step], sample.video.fps
         if sample.image is not None:
             return sample.image.pixels[None], 1.0
         return None
 
     clips = _load(data, most, held_out, frames)
+    if crop:
+        train = [fill(clip, crop) for clip in clips.train]
+        return replace(clips, train=train, held_out=[centre(fill(c, multiple), multiple) for c in clips.held_out])
     sizes = {tuple(c.shape[1:3]) for c in (*clips.train, *clips.held_out)}
     if len(sizes) > 1:
-        raise UserError(f"{data.source}: pictures differ in size ({_some(sizes)}); run `selfflow-mm prepare` first")
+        raise UserError(
+            f"{data.source}: pictures differ in size ({_some(sizes)}); set video.crop to train on squares cut out of "
+            f"them, or run `selfflow-mm prepare` first"
+        )
     height, width = sizes.pop()
     if height % multiple or width % multiple:
         raise UserError(
             f"{data.source}: pictures of {height} x {width} pixels do not divide into tokens of {multiple} x "
-            f"{multiple}; run `selfflow-mm prepare` to resize them"
+            f"{multiple}; set video.crop, or run `selfflow-mm prepare` to resize them"
         )
     return clips
+
+
+def fill(frames: Tensor, side: int) -> Tensor:
+    """``(T, H, W, 3)`` with rows and columns repeated at the borders until both sides have ``side`` pixels."""
+    for axis in (1, 2):
+        size = frames.shape[axis]
+        if size < side:
+            before = (side - size) // 2
+            places = (torch.arange(side) - before).clamp(0, size - 1)
+            frames = frames.index_select(axis, places)
+    return frames
+
+
+def centre(frames: Tensor, multiple: int) -> Tensor:
+    """The middle of ``(T, H, W, 3)`` whose sides are multiples of ``multiple``."""
+    height, width = (size - size % multiple for size in frames.shape[1:3])
+    return cut(frames, height, width, (frames.shape[1] - height) // 2, (frames.shape[2] - width) // 2)
+
+
+def cut(frames: Tensor, height: int, width: int, row: int, column: int) -> Tensor:
+    return frames[:, row : row + height, column : column + width]
 
 
 def load_waveforms(data: ShardDataset, most: int, held_out: int, rate: int, channels: int) -> Clips:

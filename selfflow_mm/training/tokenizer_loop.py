@@ -6,71 +6,31 @@ Weights, their average and the optimizer are in the checkpoint; clips, cuts and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from selfflow_tokenizers.audio_autoencoder import AudioAutoencoder
 from selfflow_tokenizers.folder import load_tokenizer
-from selfflow_tokenizers.video_autoencoder import VideoAutoencoder
 
 from ..data.shards import ShardDataset
 from ..errors import UserError
 from ..randomness import Randomness
 from . import ema
-from .checkpoint import latest_checkpoint, load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
+from .checkpoint import latest_checkpoint, read_state
 from .parts import pick_device, pick_dtype
 from .run_folder import RunFolder
 from .stopping import Stopped, stop_requests
 from .tokenizer_audio import AudioTask
 from .tokenizer_config import TokenizerTrainConfig
 from .tokenizer_data import draw
+from .tokenizer_latents import divergence, reconstruct
 from .tokenizer_report import write_tokenizer_report
+from .tokenizer_state import State, build_adversary, build_autoencoder, build_optimizer, count_parts
 from .tokenizer_video import VideoTask
 
 Task = VideoTask | AudioTask
-
-
-@dataclass
-class State:
-    """What a checkpoint holds."""
-
-    model: nn.Module
-    average: nn.Module
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-
-    def save(self, folder: Path, keep: int) -> None:
-        tensors = {
-            "model": self.model.state_dict(),
-            "ema": self.average.state_dict(),
-            "optimizer": optimizer_tensors(self.optimizer, self.model),
-        }
-        save_checkpoint(folder, self.step, tensors, {}, keep)
-
-    def load(self, path: Path) -> None:
-        self.step, tensors, _ = load_checkpoint(path)
-        try:
-            self.model.load_state_dict(tensors["model"])
-            self.average.load_state_dict(tensors["ema"])
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"{path} is of a tokenizer of another shape: {reason}") from None
-        load_optimizer_tensors(self.optimizer, self.model, tensors["optimizer"])
-
-
-def build_autoencoder(config: TokenizerTrainConfig) -> VideoAutoencoder | AudioAutoencoder:
-    """A freshly initialised autoencoder; the initialisation depends on the seed only."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        if config.video is not None:
-            return VideoAutoencoder(config.video.model)
-        assert config.audio is not None
-        return AudioAutoencoder(config.audio.model)
 
 
 def train_tokenizer(config: TokenizerTrainConfig, data: Path, out: Path, *, resume: bool = False) -> Path:
@@ -86,13 +46,18 @@ def train_tokenizer(config: TokenizerTrainConfig, data: Path, out: Path, *, resu
         torch.set_num_threads(config.run.threads)
     shards = ShardDataset(data)
     with RunFolder(out, config=config, seed=config.run.seed, kind=f"{config.kind}-tokenizer", resume=resume) as run:
-        task: Task = VideoTask.load(config, shards) if config.video is not None else AudioTask.load(config, shards)
-        model = build_autoencoder(config)
         path = latest_checkpoint(run.checkpoints) if resume else None
+        began_with = read_state(path)["state"].get("perceptual") if path else None
+        load = VideoTask.load if config.video is not None else AudioTask.load
+        task: Task = load(config, shards, began_with)
+        task.to(device)
+        model = build_autoencoder(config)
         if config.run.linear_start and path is None:
             task.fit_linear(model)
         model.to(device)
-        state = State(model, ema.copy_for_ema(model), _optimizer(model, config))
+        adversary = build_adversary(config, device, bfloat16)
+        perceptual = task.perceptual.kind if isinstance(task, VideoTask) else "none"
+        state = State(model, ema.copy_for_ema(model), build_optimizer(model, config), adversary, perceptual)
         if path:
             state.load(path)
         run.truncate_log(state.step)
@@ -104,18 +69,10 @@ def train_tokenizer(config: TokenizerTrainConfig, data: Path, out: Path, *, resu
         dtype = torch.float16 if config.weights == "float16" else torch.float32
         task.tokenizer(state.average, statistics).save_pretrained(exported, dtype=dtype)
         final = load_tokenizer(exported).to(device)
-        scores = task.evaluate(final)
-        write_tokenizer_report(run.path, config, scores, statistics, task.cards(final), count_parts(model))
+        scores = task.evaluate(final) | statistics.scores()
+        parts = count_parts(model)
+        write_tokenizer_report(run.path, config, scores, statistics, task.cards(final), parts, task.notes())
     return exported
-
-
-def _optimizer(model: nn.Module, config: TokenizerTrainConfig) -> torch.optim.AdamW:
-    """AdamW; gains and offsets are not decayed."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    free = [p for p in model.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
-    o = config.optimizer
-    return torch.optim.AdamW(groups, o.lr, o.betas, weight_decay=o.weight_decay)
 
 
 def _loop(
@@ -123,23 +80,23 @@ def _loop(
 ) -> None:
     settings = config.run
     random, decay = Randomness(settings.seed), ema.decay_for(settings.steps, settings.ema_half_life)
-    sums: dict[str, float] = {}
-    since = 0
+    seen: dict[str, list[float]] = {}
     bar = tqdm(total=settings.steps, initial=state.step, desc="training", unit="step")
     with stop_requests() as asked, bar as progress:
+        for note in task.notes():
+            progress.write(note)
         while state.step < settings.steps:
             terms = _step(config, state, task, random, decay, device, bfloat16)
             state.step += 1
-            since += 1
             progress.update()
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value
+                seen.setdefault(name, []).append(value)
             last = state.step == settings.steps
             if last or state.step % settings.log_every == 0:
-                means = {name: value / since for name, value in sums.items()}
+                means = {name: sum(values) / len(values) for name, values in seen.items()}
                 run.log(state.step, **means, lr=config.optimizer.lr_at(state.step - 1, settings.steps))
                 progress.set_postfix_str(f"loss {means['loss']:.3f}")
-                sums, since = {}, 0
+                seen = {}
             if last or (settings.evaluate_every and state.step % settings.evaluate_every == 0):
                 scores = task.evaluate(task.tokenizer(state.average, None))
                 run.log(state.step, **scores)
@@ -159,33 +116,49 @@ def _step(
     device: torch.device,
     bfloat16: bool,
 ) -> dict[str, float]:
-    """One optimizer step and one step of the average; the terms of the loss."""
+    """One step of the optimizer, of the discriminator's and of the average; the terms of the loss."""
+    rate = config.optimizer.lr_at(state.step, config.run.steps)
     for group in state.optimizer.param_groups:
-        group["lr"] = config.optimizer.lr_at(state.step, config.run.steps)
+        group["lr"] = rate
     ids = draw(random, state.step, config.run.batch, task.count)
-    batch = task.batch(random, state.step, ids).to(device)
-    noise = config.run.latent_noise * _noise(random, state.step, ids, task.latent_values(batch)).to(device)
-    terms = task.loss(state.model, batch, noise, bfloat16)
-    loss = torch.stack(list(terms.values())).sum()
+    media = task.media(task.batch(random, state.step, ids).to(device))
+    adversary = state.adversary
+    weight = adversary.weight_at(state.step) if adversary else 0.0
+    frozen = weight > 0 and config.adversarial.freeze_encoder
+
+    def noise(values: int) -> torch.Tensor:
+        return random.normal("latent", state.step, ids, values).to(device)
+
+    made = reconstruct(state.model, media, noise, config.run.latent_noise, bfloat16, frozen)
+    terms = task.terms(made.output, media, random, state.step, ids, bfloat16)
+    kl = None
+    if made.log_variance is not None and not frozen:
+        kl = task.part.loss.kl * divergence(made.mean, made.log_variance).mean()
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    facts: dict[str, float] = {}
+    if adversary is not None and weight > 0:
+        real, fake = (task.views(x, media, random, state.step, ids) for x in (media, made.output))
+        against = adversary.judge(fake, real)
+        last = task.last_layer(state.model)
+        terms["adversarial"], facts = adversary.backward(terms, kl, against, weight, made.output, last)
+        facts |= adversary.learn(fake, real, config.optimizer.clip)
+    if kl is not None:
+        terms["kl"] = kl
+    loss = torch.stack(list(terms.values())).sum()
+    if adversary is None or weight == 0:
+        loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), config.optimizer.clip)
     report = {"loss": float(loss.detach()), "grad_norm": float(norm)} | {k: float(v.detach()) for k, v in terms.items()}
-    bad = [name for name, value in report.items() if not torch.isfinite(torch.tensor(value))]
+    report |= facts
+    bad = [name for name, value in report.items() if not math.isfinite(value)]
     if bad:
+        lower = "the discriminator's lr" if bad[0] in facts else "optimizer.lr"
         raise UserError(
             f"step {state.step}: {bad[0]} is not finite (training clips {ids.tolist()[:4]}...); the last good "
-            f"checkpoint stays; lower optimizer.lr or look at these clips, then go on with --resume"
+            f"checkpoint stays; lower {lower} or look at these clips, then go on with --resume"
         )
     state.optimizer.step()
+    if facts and adversary is not None:
+        adversary.step(rate / config.optimizer.lr)
     ema.update(state.average, state.model, decay)
     return report
-
-
-def _noise(random: Randomness, step: int, ids: Tensor, values: int) -> Tensor:
-    return random.normal("latent", step, ids, values)
-
-
-def count_parts(model: nn.Module) -> dict[str, int]:
-    """Exact numbers of parameters by top-level part."""
-    return {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}

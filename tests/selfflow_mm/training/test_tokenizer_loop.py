@@ -19,12 +19,17 @@ from selfflow_mm.errors import UserError
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.training import tokenizer_loop
 from selfflow_mm.training.loop import Stopped
+from selfflow_mm.training.tokenizer_adversary import Adversary
 from selfflow_mm.training.tokenizer_audio import AudioTask
 from selfflow_mm.training.tokenizer_config import TokenizerTrainConfig
-from selfflow_mm.training.tokenizer_data import Clips, draw
+from selfflow_mm.training.tokenizer_data import Clips, centre, draw, fill
 from selfflow_mm.training.tokenizer_loop import train_tokenizer
 from selfflow_mm.training.tokenizer_plan import describe_tokenizer
+from selfflow_mm.training.tokenizer_state import build_discriminator
+from selfflow_mm.training.tokenizer_video import VideoTask
+from selfflow_mm.training.tokenizer_video_loss import Perceptual
 from selfflow_tokenizers import Audio, AudioTokenizer, Image, Video, VideoTokenizer, load_tokenizer
+from selfflow_tokenizers.presets import VIDEO_PRESETS
 
 ROOT = Path(__file__).parents[3]
 RUN = {"steps": 6, "batch": 2, "save_every": 3, "evaluate_every": 0, "log_every": 2, "device": "cpu"}
@@ -41,7 +46,7 @@ AUDIO = {
     "name": "test",
     "audio": {
         "latents": 8,
-        "model": {"latent_channels": 8, "frame": 16, "strides": [40], "widths": [32, 16], "blocks": [1, 1]},
+        "model": {"latent_channels": 8, "frame": 16, "strides": [5, 8], "widths": [32, 32, 16], "blocks": [1, 1, 1]},
         "loss": {"windows": [256]},
     },
     "optimizer": {"lr": 1e-3},
@@ -100,7 +105,8 @@ def test_a_video_tokenizer_learns_and_is_exported(shards: Path, tmp_path: Path) 
     assert cells.mean(0).abs().max() < 0.3 and (cells.std(0) - 1).abs().max() < 0.3
     report = (tmp_path / "run/report.html").read_text()
     assert "data:video/mp4" in report and "PSNR over moving pixels" in report
-    assert set(json.loads((tmp_path / "run/scores.json").read_text())) == {"psnr", "object_psnr"}
+    scores = json.loads((tmp_path / "run/scores.json").read_text())
+    assert set(scores) == {"psnr", "object_psnr", "dead_channels", "latent_kurtosis"} and scores["dead_channels"] == 0
 
 
 def test_an_audio_tokenizer_learns_and_is_exported(shards: Path, tmp_path: Path) -> None:
@@ -112,13 +118,43 @@ def test_an_audio_tokenizer_learns_and_is_exported(shards: Path, tmp_path: Path)
     assert isinstance(tokenizer, AudioTokenizer) and tokenizer.spec.latents_per_second == 25
     scores = json.loads((tmp_path / "run/scores.json").read_text())
     assert scores["silence_db"] == -120.0 and "si_sdr" in scores and "onset_recall" in scores
-    assert "data:audio/wav" in (tmp_path / "run/report.html").read_text()
+    report = (tmp_path / "run/report.html").read_text()
+    # Two held-out sounds, each as original, reconstruction and difference.
+    assert report.count("data:audio/wav") == 6 and "Its terms, as weighted" in report
 
 
-@pytest.mark.parametrize("data", [VIDEO, AUDIO], ids=["video", "audio"])
+def with_part(data: dict, kind: str, **part: object) -> dict:
+    """``data`` with settings of its medium's section that differ."""
+    merged = {k: {**data[kind].get(k, {}), **v} if isinstance(v, dict) else v for k, v in part.items()}
+    return {**data, kind: {**data[kind], **merged}}
+
+
+#: Everything at once. The discriminator begins after four steps of six: after the checkpoint, before the kill.
+FULL_VIDEO = with_part(
+    VIDEO,
+    "video",
+    crop=32,
+    patch=1,
+    model={"latent": "gaussian"},
+    loss={"pyramid": 1.0, "perceptual": "gradients"},
+    adversarial={"weight": 0.5, "start": 0.6, "ramp": 0.3, "width": 4, "layers": 2, "span": 2, "frames": 2},
+)
+FULL_AUDIO = with_part(
+    AUDIO,
+    "audio",
+    model={"latent": "gaussian"},
+    loss={"windows": [256], "convergence": 0.5, "mel": 0.5, "side": True},
+    adversarial={"weight": 0.5, "start": 0.6, "width": 2, "windows": [128], "freeze_encoder": True},
+)
+
+
+@pytest.mark.parametrize(
+    "data", [VIDEO, AUDIO, FULL_VIDEO, FULL_AUDIO], ids=["video", "audio", "full video", "full audio"]
+)
 def test_a_resumed_run_ends_in_the_same_bits(
     data: dict, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    full = data in (FULL_VIDEO, FULL_AUDIO)
     train_tokenizer(config(data), shards, tmp_path / "whole")
     step = tokenizer_loop._step
 
@@ -132,11 +168,69 @@ def test_a_resumed_run_ends_in_the_same_bits(
         train_tokenizer(config(data), shards, tmp_path / "cut")
     monkeypatch.undo()
     train_tokenizer(config(data), shards, tmp_path / "cut", resume=True)
-    for name in ("model", "ema", "optimizer"):
+    for name in ("model", "ema", "optimizer", *(("discriminator", "discriminator_optimizer") if full else ())):
         a, b = (load_file(tmp_path / run / f"checkpoints/step-000006/{name}.safetensors") for run in ("whole", "cut"))
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     a, b = ((tmp_path / run / "tokenizer/model.safetensors").read_bytes() for run in ("whole", "cut"))
     assert a == b
+    if full:
+        before, after = (
+            next(line for line in log(tmp_path / "cut") if line["step"] == step and "loss" in line) for step in (2, 6)
+        )
+        assert "discriminator" not in before and {"discriminator", "adversarial", "real", "fake"} <= after.keys()
+        # The frozen encoder's term has gone.
+        assert "kl" in before and ("kl" in after) == (data is FULL_VIDEO)
+
+
+def test_a_frozen_encoder_keeps_its_weights(shards: Path, tmp_path: Path) -> None:
+    train_tokenizer(config(FULL_AUDIO, save_every=1, keep=6), shards, tmp_path / "run")
+    three, four, six = (
+        load_file(tmp_path / f"run/checkpoints/step-00000{step}/model.safetensors") for step in (3, 4, 6)
+    )
+    encoder = [k for k in six if k.startswith(("analysis", "down", "encoder", "to_"))]
+    decoder = [k for k in six if k not in encoder]
+    assert all(torch.equal(four[k], six[k]) for k in encoder)
+    assert not all(torch.equal(three[k], four[k]) for k in encoder)
+    assert not any(torch.equal(four[k], six[k]) for k in decoder if six[k].ndim > 1)
+
+
+def test_a_discriminator_may_join_a_run_that_had_none(shards: Path, tmp_path: Path) -> None:
+    train_tokenizer(config(VIDEO, steps=3), shards, tmp_path / "run")
+    joined = with_part(VIDEO, "video", adversarial={"weight": 0.1, "start": 0.5, "width": 4, "layers": 2})
+    train_tokenizer(config(joined), shards, tmp_path / "run", resume=True)
+    last = [line for line in log(tmp_path / "run") if "loss" in line][-1]
+    assert last["step"] == 6 and "discriminator" in last
+    report = (tmp_path / "run/report.html").read_text()
+    assert "The discriminator" in report
+
+
+def test_a_run_keeps_the_perceptual_term_it_began_with(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SELFFLOW_WEIGHTS", str(tmp_path))
+    data = with_part(VIDEO, "video", loss={"perceptual": "auto"})
+    train_tokenizer(config(data, steps=2), shards, tmp_path / "run")
+    assert "LPIPS needs vgg16-397923af.pth" in capsys.readouterr().out
+    assert "LPIPS needs vgg16-397923af.pth" in (tmp_path / "run/report.html").read_text()
+    (tmp_path / "lpips").mkdir()
+    for name in ("vgg16.pth", "vgg.pth"):
+        (tmp_path / "lpips" / name).write_bytes(b"not read")
+    train_tokenizer(config(data, steps=4), shards, tmp_path / "run", resume=True)
+    assert "as the run began with it" in capsys.readouterr().out
+
+
+def test_a_discriminator_that_is_not_finite_is_named(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = Adversary.learn
+
+    def spoiled(self: Adversary, *args: object) -> dict[str, float]:
+        return {**learn(self, *args), "discriminator": float("nan")}  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Adversary, "learn", spoiled)
+    with pytest.raises(UserError, match="step 4: discriminator is not finite.*the discriminator's lr"):
+        train_tokenizer(config(FULL_VIDEO), shards, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/step-000003").exists()
 
 
 def test_a_signal_saves_first(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,6 +274,65 @@ def test_pictures_alone(tmp_path: Path) -> None:
     (back,) = tokenizer.decode_images(tokenizer.encode([image]))
     assert back.pixels.shape == image.pixels.shape
     assert "data:image/png" in (tmp_path / "run/report.html").read_text()
+
+
+def test_pictures_of_many_sizes_are_cut_and_filled(tmp_path: Path) -> None:
+    sizes = [(32, 32), (40, 57), (16, 80), (100, 20), (33, 31), (64, 64)]
+    with ShardWriter(tmp_path / "data", info={"modalities": ["image"]}) as writer:
+        for i, (height, width) in enumerate(sizes):
+            pixels = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+            writer.add(f"{i}", {"png": encode_png(Image(pixels))}, {"captions": []})
+    with pytest.raises(UserError, match="differ in size.*video.crop"):
+        train_tokenizer(config(VIDEO, steps=2), tmp_path / "data", tmp_path / "whole")
+    data = with_part(VIDEO, "video", crop=32, frames=1, model={"time_compression": 1, "space_compression": 16})
+    tokenizer = load_tokenizer(train_tokenizer(config(data, steps=2), tmp_path / "data", tmp_path / "run"))
+    assert tokenizer.spec.modality == "image" and tokenizer.spec.space_compression == 32
+
+
+def test_training_cuts_go_everywhere() -> None:
+    part = from_dict(TokenizerTrainConfig, {"video": {"crop": 8, "patch": 1, "frames": 1}})
+    assert part.video is not None
+    clip = torch.zeros(1, 16, 24, 3, dtype=torch.uint8)
+    clip[..., 0], clip[..., 1] = torch.arange(16)[:, None], torch.arange(24)
+    task = VideoTask(part, part.video, Clips([clip], [clip], 1.0, [""]), Perceptual(part.video.loss))
+    ids = torch.zeros(1, dtype=torch.int64)
+    corners = {tuple(task.batch(Randomness(0), step, ids)[0, 0, 0, 0, :2].tolist()) for step in range(200)}
+    assert {row for row, _ in corners} == set(range(9)) and {column for _, column in corners} == set(range(17))
+    batch = task.batch(Randomness(0), 7, ids)
+    assert batch.shape == (1, 1, 8, 8, 3) and torch.equal(batch, task.batch(Randomness(0), 7, ids))
+
+
+def test_the_discriminator_sees_frames_with_those_before_them() -> None:
+    data = {"video": {"frames": 5, "patch": 1, "adversarial": {"weight": 1.0, "span": 3, "frames": 2, "layers": 1}}}
+    settings = from_dict(TokenizerTrainConfig, data)
+    assert settings.video is not None
+    clips = Clips([torch.zeros(5, 8, 8, 3, dtype=torch.uint8)] * 2, [], 1.0, [])
+    task = VideoTask(settings, settings.video, clips, Perceptual(settings.video.loss))
+    times = torch.arange(5.0)[None, :, None, None, None] + 10 * torch.arange(2.0)[:, None, None, None, None]
+    media, ids = times.expand(2, 5, 8, 8, 3), torch.arange(2)
+    ends = set()
+    for step in range(30):
+        seen = task.views(media, media, Randomness(0), step, ids)
+        assert seen.shape == (4, 9, 8, 8)
+        for row, picture in enumerate(seen[:, :, 0, 0]):
+            clip, end = divmod(int(picture[-1]), 10)
+            assert clip == row // 2 and picture[::3].tolist() == [10 * clip + max(0, end - k) for k in (2, 1, 0)]
+            ends.add(end)
+    assert ends == set(range(5))
+
+
+def test_pictures_are_filled_and_cut_about_their_centre() -> None:
+    clip = torch.arange(6 * 9).view(1, 6, 9, 1).expand(3, 6, 9, 3).to(torch.uint8)
+    filled = fill(clip, 8)
+    assert filled.shape == (3, 8, 9, 3)
+    # One row is repeated above and one below.
+    assert (
+        torch.equal(filled[:, 1:7], clip)
+        and torch.equal(filled[:, 0], clip[:, 0])
+        and torch.equal(filled[:, 7], clip[:, 5])
+    )
+    middle = centre(clip, 4)
+    assert torch.equal(middle, clip[:, 1:5, :8])
 
 
 def test_sounds_alone_of_another_rate_in_mono(tmp_path: Path) -> None:
@@ -245,12 +398,69 @@ def test_pictures_of_a_wrong_size_are_refused(tmp_path: Path) -> None:
         train_tokenizer(config(VIDEO), tmp_path / "data", tmp_path / "run")
 
 
-@pytest.mark.parametrize("file", ["tiny_video.yaml", "tiny_audio.yaml"])
+@pytest.mark.parametrize("file", sorted(p.name for p in (ROOT / "configs/tokenizers").glob("*.yaml")))
 def test_the_dry_run_counts_exactly(file: str) -> None:
     settings = load_config(TokenizerTrainConfig, ROOT / "configs/tokenizers" / file)
-    total = sum(p.numel() for p in tokenizer_loop.build_autoencoder(settings).parameters())
+    with torch.device("meta"):
+        total = sum(p.numel() for p in tokenizer_loop.build_autoencoder(settings).parameters())
+        judge = sum(p.numel() for p in build_discriminator(settings).parameters())
     text = describe_tokenizer(settings)
     assert f"Parameters: {total:,}," in text and "Memory estimate" in text
+    assert (f"Discriminator: {judge:,} parameters" in text) == (settings.adversarial.weight > 0)
+
+
+THIN_PICTURES = [
+    "video.model.fine_width=16", "video.model.width=16", "video.model.fine_blocks=1", "video.model.blocks=1",
+    "video.model.frame_blocks=0", "video.crop=32", "video.adversarial.width=4", "video.frames=5",
+]  # fmt: skip
+THIN_SOUNDS = [
+    "audio.model.widths=[16,16,16,16]", "audio.model.blocks=[1,1,1,1]", "audio.adversarial.width=2", "audio.latents=4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["image_8x", "video_8x", "audio_16k", "audio_48k"])
+def test_a_shipped_recipe_runs_to_its_end(name: str, shards: Path, tmp_path: Path) -> None:
+    """All its terms, the discriminator and the report, on the preset's layout made thin."""
+    thin = THIN_SOUNDS if name.startswith("audio") else THIN_PICTURES
+    run = ["run.steps=2", "run.batch=2", "optimizer.warmup_steps=0", "run.device=cpu"]
+    settings = load_config(TokenizerTrainConfig, ROOT / f"configs/tokenizers/{name}.yaml", [*thin, *run])
+    tokenizer = load_tokenizer(train_tokenizer(settings, shards, tmp_path / "run"))
+    last = [line for line in log(tmp_path / "run") if "loss" in line][-1]
+    wanted = {"convergence", "mel"} if name.startswith("audio") else {"pyramid", "perceptual"}
+    assert wanted | {"adversarial", "discriminator"} <= last.keys()
+    assert tokenizer.spec.name.startswith(name.replace("_", "-"))
+
+
+def test_a_preset_is_a_start() -> None:
+    settings = load_config(
+        TokenizerTrainConfig, ROOT / "configs/tokenizers/image_8x.yaml", ["video.model.preset=video-16x-small"]
+    )
+    assert settings.video is not None
+    sizes = settings.video.model.sizes()
+    assert sizes == VIDEO_PRESETS["video-16x-small"] and settings.video.multiple == 32
+    with pytest.raises(UserError, match="nearest is 'image-8x-base'"):
+        load_config(
+            TokenizerTrainConfig, ROOT / "configs/tokenizers/image_8x.yaml", ["video.model.preset=image-8x-bas"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"video": {"crop": 40}}, "crop is a multiple of a token's 16 pixels"),
+        ({"video": {"frames": 4}}, r"frames is 1 \+ 4k"),
+        ({"audio": {"latents": 4, "loss": {"windows": [8192]}}}, "a window of 8192 samples"),
+    ],
+)
+def test_impossible_parts(section: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_dict(TokenizerTrainConfig, section)
+
+
+def test_pictures_too_small_for_the_discriminator(shards: Path, tmp_path: Path) -> None:
+    data = with_part(VIDEO, "video", adversarial={"weight": 1.0, "layers": 4})
+    with pytest.raises(UserError, match="4 layers needs pictures of 48 pixels"):
+        train_tokenizer(config(data), shards, tmp_path / "run")
 
 
 def test_exactly_one_kind_is_trained() -> None:
