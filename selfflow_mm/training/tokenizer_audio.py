@@ -27,6 +27,8 @@ from .tokenizer_latents import LatentStatistics, measure
 
 #: Sounds the linear start is fitted to, and whose latents give the statistics.
 _FIT, _MEASURE = 256, 1024
+#: How many times louder or quieter than its level sounds may be without a remark.
+_LEVELS = 6.0
 
 
 @dataclass
@@ -52,8 +54,17 @@ class AudioTask:
         """Nothing of the loss has a device of its own."""
 
     def notes(self) -> list[str]:
-        """Nothing is chosen for sounds."""
-        return []
+        """A level far from the sounds' own, at which training starts badly."""
+        squares = sum(float(w.double().square().sum()) for w in self.clips.train)
+        measured = math.sqrt(squares / sum(w.numel() for w in self.clips.train))
+        level = self.part.model.level
+        if not measured or 1 / _LEVELS < level / measured < _LEVELS:
+            return []
+        advice = float(f"{min(measured, 1.0):.1g}")
+        return [
+            f"the sounds have a level (root mean square) of {measured:.2g} and the model is made for {level:g}; "
+            f"a new run trains better with audio.model.level={advice:g}"
+        ]
 
     @property
     def step_samples(self) -> int:

@@ -382,6 +382,16 @@ def test_the_loudest_place_is_cut() -> None:
     assert heard[0] <= 12 and heard[1] >= 16
 
 
+@pytest.mark.parametrize(("level", "said"), [(0.1, True), (0.02, False), (0.001, True), (0.01, False)])
+def test_a_level_far_from_the_sounds_is_remarked(level: float, said: bool) -> None:
+    quiet = 0.01 * torch.ones(2, 4000)
+    part = config(AUDIO).audio
+    part = dataclasses.replace(part, model=dataclasses.replace(part.model, level=level))
+    notes = AudioTask(config(AUDIO), part, Clips([quiet, -quiet], [quiet], 1.0, [""])).notes()
+    assert bool(notes) == said
+    assert not said or "audio.model.level=0.01" in notes[0]
+
+
 def test_every_epoch_sees_every_clip_once() -> None:
     random = Randomness(3)
     drawn = torch.cat([draw(random, step, 4, 10) for step in range(5)])
