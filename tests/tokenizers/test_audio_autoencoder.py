@@ -55,6 +55,8 @@ def test_gaussian_latents_have_a_variance_and_silence_stays_exact() -> None:
     silence = torch.zeros(1, 2, 640)
     assert not model.encode(silence).any() and not model(silence).any()
     assert isinstance(model, SoundCodec)
+    _, log_variance = model.posterior(100 * (torch.rand(2, 2, 1280) - 0.5))  # far too loud
+    assert log_variance is not None and log_variance.max() <= 0  # never more than the prior's
 
 
 def test_the_bundled_rate() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .audio_autoencoder import AudioAutoencoder
+from .latent import bias_for
 from .video_autoencoder import VideoAutoencoder, cut_blocks
 
 #: Deviation of new latents: before the tanh, nearly linear for most and bounded for the rest; or that of the prior.
@@ -51,7 +52,7 @@ def fit_linear_video(model: VideoAutoencoder, frames: Tensor) -> None:
     _project(enc["head"], code_basis * gain, code_mean)
     _set(dec["stem"], code_basis / gain, code_mean)
     if c.latent == "gaussian":
-        enc["head"].bias[c.latent_channels :] = _LOG_VARIANCE
+        enc["head"].bias[c.latent_channels :] = bias_for(_LOG_VARIANCE)
     # The last stage holds the pixels of a 4x4 block of one frame in its first 48 channels.
     pixels = min(dec["head"].out_features, c.frame_width)
     time = c.time_compression
@@ -93,7 +94,7 @@ def fit_linear_audio(model: AudioAutoencoder, waveforms: Tensor) -> None:
     _project(model.to_latents, basis * gain, None)
     if model.to_log_variance is not None:
         nn.init.zeros_(model.to_log_variance.weight)
-        nn.init.constant_(model.to_log_variance.bias, _LOG_VARIANCE)
+        nn.init.constant_(model.to_log_variance.bias, bias_for(_LOG_VARIANCE))
     _set(model.from_latents, basis / gain, None)
 
 
