@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-HELP = "say in words what a checkpoint, run, shard or configuration holds"
+HELP = "say in words what a checkpoint, run, shard, encoded file or configuration holds"
 EXAMPLES = """\
 examples:
   selfflow-mm inspect runs/first                            a run: how far it is, its last losses
   selfflow-mm inspect runs/first/checkpoints/step-002000    a checkpoint
   selfflow-mm inspect model.safetensors                     any weights: parameters, types, metadata
+  selfflow-mm inspect clip.safetensors                      what `selfflow-mm encode` wrote
   selfflow-mm inspect shards/                               a data set, or one of its .tar files
   selfflow-mm inspect runs/first/latents/world              encoded data
   selfflow-mm inspect tiny.yaml                             a training configuration, resolved and counted
@@ -123,6 +124,9 @@ def safetensors_file(path: Path) -> Iterator[str]:
             tensors = {name: (s.get_shape(), s.get_dtype()) for name, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+    if about.get("format") == "selfflow-encoded":
+        yield from encoded_file(path)
+        return
     modules: dict[str, int] = defaultdict(int)
     types: dict[str, int] = defaultdict(int)
     for name, (shape, dtype) in tensors.items():
@@ -136,6 +140,31 @@ def safetensors_file(path: Path) -> Iterator[str]:
         yield f"  {name:<{width}}  {count:>14,}  {count / max(total, 1):6.1%}"
     for key, value in about.items():
         yield f"  metadata {key}: {_short(value)}"
+
+
+def encoded_file(path: Path) -> Iterator[str]:
+    """The tokens of a media file: what was encoded, by which tokenizers, to how much."""
+    from ..data.encoded import EncodedFile
+
+    file = EncodedFile(path)
+    media = " and ".join(file.tracks)
+    source, size = file.about.get("source", "an unknown file"), path.stat().st_size / 1e6
+    yield f"{path}: {media} of {source} as tokens, {size:.1f} MB"
+    for medium, track in file.tracks.items():
+        e, spec = track.extent, track.spec
+        if medium == "audio":
+            seconds, channels = e.samples / spec.sample_rate, spec.audio_channels
+            what = f"{seconds:.2f} s of sound at {spec.sample_rate} Hz, {channels} channels"
+        elif medium == "video":
+            what = (
+                f"{e.frames} frames of {e.height} x {e.width} at {_short(e.fps)} per second ({e.frames / e.fps:.2f} s)"
+            )
+        else:
+            what = f"an image of {e.height} x {e.width}"
+        yield f"  {medium}  {what}"
+        yield f"    {track.tokens:,} tokens of {spec.channels} values, tokenizer {spec.name} ({track.tokenizer})"
+    if file.about.get("created_by"):
+        yield f"  made by  {file.about['created_by']}"
 
 
 def shards(path: Path) -> Iterator[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from ..errors import UserError
 
 ROOT = Path(__file__).parent
+#: Name -> folder in ``ROOT``.
+BUNDLED = {"tiny": "tiny", "tiny/video": "tiny/tokenizers/video", "tiny/audio": "tiny/tokenizers/audio"}
 
 
 def find_weights(name: str | Path) -> Path:
@@ -18,10 +20,9 @@ def find_weights(name: str | Path) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    bundled = {"tiny": "tiny", "tiny/video": "tiny/tokenizers/video", "tiny/audio": "tiny/tokenizers/audio"}
-    if str(name) in bundled:
-        folder = ROOT / bundled[str(name)]
+    if str(name) in BUNDLED:
+        folder = ROOT / BUNDLED[str(name)]
         if (folder / "config.json").exists():
             return folder
         raise UserError(f"the bundled weights '{name}' are missing from {ROOT}; reinstall selfflow-mm")
-    raise UserError(f"there is no weights folder '{name}'; give a folder, or one of {', '.join(bundled)}")
+    raise UserError(f"there is no weights folder '{name}'; give a folder, or one of {', '.join(BUNDLED)}")

@@ -1,0 +1,43 @@
+"""Means with the uncertainty that a limited number of samples leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+_DRAWS = 2000
+_AT_ONCE = 2**22  # drawn indices held in memory at a time
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over ``n`` samples with a 95 % interval; all NaN when there is no sample, no interval of one."""
+
+    mean: float
+    low: float
+    high: float
+    median: float
+    n: int
+
+
+def mean_with_interval(values: Iterable[float], seed: int = 0) -> Mean:
+    """Mean of what is not NaN, with the percentile bootstrap's 95 % interval (Efron 1979).
+
+    2,000 draws of n samples with replacement; the same ``seed`` gives the same interval.
+    """
+    finite = np.array([v for v in values if not math.isnan(v)], dtype=np.float64)
+    n = len(finite)
+    if not n:
+        return Mean(math.nan, math.nan, math.nan, math.nan, 0)
+    middle, median = float(finite.mean()), float(np.median(finite))
+    if n == 1:
+        return Mean(middle, math.nan, math.nan, median, 1)
+    random = np.random.default_rng(seed)
+    rows = max(1, _AT_ONCE // n)
+    parts = [min(rows, _DRAWS - start) for start in range(0, _DRAWS, rows)]
+    means = np.concatenate([finite[random.integers(0, n, (part, n))].mean(axis=1) for part in parts])
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Mean(middle, float(low), float(high), median, n)
