@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write: .mp4, .wav or .png")
     parser.add_argument("--model", default="tiny", help="bundled model, pipeline folder or run folder (default: tiny)")
     parser.add_argument(
+        "--text-encoder", metavar="FOLDER", help="where the model's text encoder is, if not where it was in training"
+    )
+    parser.add_argument(
         "--task", help="t2va, t2v, t2a, t2i, i2v, i2va, v2a or a2v (default: by the file's ending and what is given)"
     )
     parser.add_argument("--video", type=Path, metavar="FILE", help="a video to make sound for")
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", type=Path, metavar="FILE", help="the first frame")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (default: 0)")
     parser.add_argument("--count", type=int, default=1, help="how many, with seeds counted up (default: 1)")
-    parser.add_argument("--frames", type=int, help="of video, 1 + 4k (default: the model's)")
+    parser.add_argument("--frames", type=int, help="of video, 1 + 4k for most models (default: the model's)")
     parser.add_argument("--steps", type=int, help="solver steps (default: the model's)")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance of all modalities; 1 is none")
     parser.add_argument("--solver", choices=["euler", "heun"], help="default: the model's")
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..generation.pipeline import Pipeline
 
-    pipeline = Pipeline.from_pretrained(args.model)
+    pipeline = Pipeline.from_pretrained(args.model, text_encoder=args.text_encoder)
     sampling = pipeline.sampling
     if args.steps is not None:
         sampling = replace(sampling, steps=args.steps)

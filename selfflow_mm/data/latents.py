@@ -36,11 +36,18 @@ FORMAT, VERSION = "selfflow-latents", 1
 PART = 256
 
 
-def fingerprint(folder: Path) -> str:
-    """SHA-256 over a tokenizer's files: latents are used only with the weights that made them."""
+def fingerprint(tokenizer: Any, source: str | Path) -> str:
+    """What tells a tokenizer from others: latents are used only with the weights that made them.
+
+    Of a folder of ours the start of SHA-256 over its files. Of any other ``source``, such as a pretrained one, the
+    spec's name, which ends in a hash of the weights.
+    """
+    files = [Path(source) / name for name in ("config.json", "model.safetensors")]
+    if not all(file.is_file() for file in files):
+        return tokenizer.spec.name
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
-        digest.update((folder / name).read_bytes())
+    for file in files:
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
 
 

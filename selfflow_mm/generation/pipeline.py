@@ -4,8 +4,9 @@
     [clip] = pipeline(["a red ball falls and bounces on metal"], seed=3)
     clip.save("ball.mp4")
 
-A pipeline folder is self-contained: ``config.json`` (format, version, the model's shape, clip geometry, sampling),
-``model.safetensors`` (the EMA) and ``tokenizers/<name>/``.
+A pipeline folder has ``config.json`` (format, version, the model's shape, clip geometry, sampling, which text encoder),
+``model.safetensors`` (the EMA) and ``tokenizers/<name>/``. Only a text encoder of transformers is not in it: these are
+larger than most models, so the folder keeps its name and settings, and a hash by which another one is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from torch import Tensor
 
 from selfflow_tokenizers import ByteTextEncoder, load_tokenizer
 from selfflow_tokenizers.media import Audio, Image, Media, Video
+from selfflow_tokenizers.stream import Extent
+from selfflow_tokenizers.text import TextEncoder, load_text_encoder
 
 from ..conditions import Conditions
 from ..config import from_dict, to_dict
@@ -43,7 +46,9 @@ FORMAT, VERSION = "selfflow-model", 1
 
 @dataclass(frozen=True)
 class Geometry:
-    """The clips a model was trained on: frames (1 + 4k) of ``height`` x ``width`` at ``fps``, and samples of sound."""
+    """The clips a model was trained on: frames of ``height`` x ``width`` at ``fps``, and samples of sound at the rate
+    that the tokenizer reads.
+    """
 
     frames: int = 33
     height: int = 64
@@ -95,6 +100,10 @@ class Pipeline:
         geometry: clip size when the caller names none.
         sampling: settings when the caller gives none.
         text_level: what training told text tokens (``ObjectiveConfig.text_level``).
+        text_encoder: of the prompts; the bundled one unless given.
+
+    Raises:
+        UserError: the text encoder's tokens have other channels than the model takes.
     """
 
     def __init__(
@@ -104,10 +113,14 @@ class Pipeline:
         geometry: Geometry,
         sampling: SamplingConfig,
         text_level: str = "zero",
+        text_encoder: TextEncoder | None = None,
     ) -> None:
         self.model, self.tokenizers = model.eval(), dict(tokenizers)
         self.geometry, self.sampling, self.text_level = geometry, sampling, text_level
-        self.text_encoder = ByteTextEncoder()
+        self.text_encoder: TextEncoder = ByteTextEncoder() if text_encoder is None else text_encoder
+        takes, gives = model.config.text_channels, self.text_encoder.spec
+        if takes != gives.channels:
+            raise UserError(f"the model takes text of {takes} channels, '{gives.name}' gives {gives.channels}")
 
     @property
     def device(self) -> torch.device:
@@ -133,7 +146,8 @@ class Pipeline:
             seed: result i uses (seed, i), so it does not depend on how many are made at once.
             given: modality -> medium that the conditions give (the same for all prompts). A first frame may be an
                 Image.
-            frames: of video, 1 + 4k; sound gets the same duration. The model's own unless named.
+            frames: of video, a count that fills the tokenizer's latent frames (1 + 4k for most); sound gets the same
+                duration. The model's own unless named.
 
         Raises:
             UserError: a modality the model does not have, or a given medium is missing.
@@ -180,12 +194,15 @@ class Pipeline:
     def _noise(self, modality: str, geometry: Geometry, ids: Tensor, random: Randomness) -> TokenStream:
         tokenizer, g = self.tokenizers[modality], geometry
         if modality == "audio":
-            positions = tokenizer.positions(g.samples)
+            positions, extent = tokenizer.positions(g.samples), Extent(samples=g.samples)
+        elif modality == "video":
+            positions = tokenizer.positions(g.frames, g.height, g.width, g.fps)
+            extent = Extent(g.frames, g.height, g.width, g.fps)
         else:
-            positions = tokenizer.positions(g.frames if modality == "video" else 1, g.height, g.width, g.fps)
+            positions, extent = tokenizer.positions(1, g.height, g.width, g.fps), Extent(1, g.height, g.width)
         shape = (len(ids), len(positions), tokenizer.spec.channels)
         noise = random.normal(f"sample/{modality}", 0, ids, shape[1] * shape[2]).view(shape)
-        return TokenStream.dense(noise, positions)
+        return TokenStream.dense(noise, positions, (extent,) * len(ids))  # decoding crops to it
 
     def _given(
         self, conditions: Conditions, given: dict[str, Media], streams: dict[str, TokenStream], geometry: Geometry
@@ -244,9 +261,13 @@ class Pipeline:
         ]
 
     def _resized(self, frames: int) -> Geometry:
-        if frames < 1 or frames % 4 != 1:
-            near = max(1, 4 * round((frames - 1) / 4) + 1)
-            raise UserError(f"a video has 1 + 4k frames (1, 5, 9, ...), got {frames}; the nearest is {near}")
+        step = self.tokenizers["video"].spec.time_compression if "video" in self.tokenizers else 1
+        if frames < 1 or (frames - 1) % step:
+            near = max(1, step * round((frames - 1) / step) + 1)
+            raise UserError(
+                f"a video has 1 + {step}k frames (1, {1 + step}, {1 + 2 * step}, ...), got {frames}; "
+                f"the nearest is {near}"
+            )
         rate = self.tokenizers["audio"].spec.sample_rate if "audio" in self.tokenizers else 0
         return replace(self.geometry, frames=frames, samples=round(frames / self.geometry.fps * rate))
 
@@ -256,7 +277,8 @@ class Pipeline:
         """Write the folder that :meth:`from_pretrained` reads; ``half`` stores float16 weights at half the size."""
         folder = Path(folder)
         dtype = torch.float16 if half else None
-        write_layout(folder, self.model.config, self.tokenizers, self.geometry, self.sampling, self.text_level, dtype)
+        layout = (self.model.config, self.tokenizers, self.geometry, self.sampling, self.text_level)
+        write_layout(folder, *layout, dtype, self.text_encoder)
         tensors = {k: v.detach().contiguous() for k, v in self.model.state_dict().items()}
         if half:
             tensors = {k: v.half() for k, v in tensors.items()}
@@ -265,9 +287,17 @@ class Pipeline:
         os.replace(beside, folder / "model.safetensors")
 
     @classmethod
-    def from_pretrained(cls, name: Path | str) -> Pipeline:
+    def from_pretrained(cls, name: Path | str, *, text_encoder: str | TextEncoder | None = None) -> Pipeline:
         """Load a pipeline folder, a training run's folder (its newest weights) or a bundled model by name
         (``tiny``).
+
+        Args:
+            name: of the model.
+            text_encoder: folder or hub id of the text encoder that the model was trained with, or the encoder itself,
+                where it lies elsewhere than it did in training.
+
+        Raises:
+            UserError: there is no such model, or its text encoder is not here, or is another.
         """
         folder = find_weights(name)
         weights: Path | None = folder / "model.safetensors"
@@ -300,7 +330,53 @@ class Pipeline:
             from_dict(Geometry, about["geometry"], where),
             from_dict(SamplingConfig, about["sampling"], where),
             about["text_level"],
+            find_text_encoder(about["text_encoder"], text_encoder),
         )
+
+
+def find_text_encoder(
+    recorded: str | Mapping[str, Any], given: str | TextEncoder | None = None, download: bool = False
+) -> TextEncoder:
+    """The text encoder that a model's ``config.json`` names.
+
+    Args:
+        recorded: ``bytes``, or its settings and the name of its spec.
+        given: where it is to be found instead, or the encoder itself.
+        download: fetch it from the hub where it is not cached.
+
+    Raises:
+        UserError: it is not here, or ``given`` is another.
+    """
+    settings = {"encoder": recorded} if isinstance(recorded, str) else dict(recorded)
+    name = settings.pop("name", None)
+    if given is not None and not isinstance(given, str):
+        found = given
+    elif settings["encoder"] == "bytes" and given not in (None, "bytes"):
+        raise UserError(f"this model was trained with the bundled text encoder 'bytes', so it cannot take {given}")
+    else:
+        try:
+            found = load_text_encoder(**settings | ({"encoder": given} if given else {}), download=download)
+        except UserError as error:
+            hint = "" if given else "; where it lies elsewhere, name it: --text-encoder (text_encoder= in Python)"
+            raise UserError(f"the model's text encoder cannot be had: {error}{hint}") from error
+    expected = name or ByteTextEncoder().spec.name
+    if found.spec.name != expected:
+        raise UserError(
+            f"this model was trained with the text encoder {settings['encoder']} ({expected}); "
+            f"{given if isinstance(given, str) else 'the one given'} has other weights, tokenizer or settings "
+            f"({found.spec.name})"
+        )
+    return found
+
+
+def refuse_other_text(folder: Path, encoder: TextEncoder) -> None:
+    """Refuse to go on with a model folder whose model has seen the text of another encoder."""
+    find_text_encoder(json.loads((folder / "config.json").read_text())["text_encoder"], encoder)
+
+
+def _text_record(encoder: TextEncoder) -> str | dict[str, Any]:
+    plain = encoder.settings == ByteTextEncoder().settings and encoder.spec == ByteTextEncoder().spec
+    return "bytes" if plain else {**encoder.settings, "name": encoder.spec.name}
 
 
 def write_layout(
@@ -311,12 +387,16 @@ def write_layout(
     sampling: SamplingConfig,
     text_level: str,
     dtype: torch.dtype | None = None,
+    text_encoder: TextEncoder | None = None,
 ) -> None:
     """Everything of a pipeline folder but the transformer's weights; tokenizers keep their type, or get ``dtype``."""
     folder.mkdir(parents=True, exist_ok=True)
+    made_for = [t.spec.modality for t in {id(t): t for t in tokenizers.values()}.values()]
     names: dict[int, str] = {}
-    for tokenizer in tokenizers.values():
-        name = names.setdefault(id(tokenizer), tokenizer.spec.modality)
+    for modality, tokenizer in tokenizers.items():
+        # One of video may serve video and image; where two do, each has a folder of its own.
+        own = tokenizer.spec.modality
+        name = names.setdefault(id(tokenizer), own if made_for.count(own) == 1 else modality)
         target = folder / "tokenizers" / name
         if not (target / "config.json").exists():
             tokenizer.save_pretrained(target, dtype=dtype)
@@ -325,7 +405,7 @@ def write_layout(
         "version": VERSION,
         "model": to_dict(model),
         "tokenizers": {m: f"tokenizers/{names[id(t)]}" for m, t in tokenizers.items()},
-        "text_encoder": "bytes",
+        "text_encoder": _text_record(text_encoder or ByteTextEncoder()),
         "text_level": text_level,
         "geometry": to_dict(geometry),
         "sampling": to_dict(sampling),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..conditions import TASKS
 from ..errors import UserError
@@ -58,6 +58,47 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.sources and not sum(s.ratio for s in self.sources.values()) > 0:
             raise UserError("no source has a positive ratio, so no batch could be drawn")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How captions become tokens. The encoder is frozen; docs/tokenizers.md says what each family gives.
+
+    Attributes:
+        encoder: ``bytes``, the bundled one, or folder or hub id of an encoder of transformers.
+        max_tokens: a longer caption is cut to so many tokens, fewer where the encoder takes fewer.
+        layers: hidden states that are concatenated along channels; empty takes those usual for the family.
+        template: ``chat``, or a text with ``{}`` where the caption goes; empty is the caption alone; null takes what is
+            usual for the family.
+        skip: tokens left out at the start, such as those of a template's opening.
+        precision: of the encoder's computation on accelerators; on the CPU it is float32.
+        rounding: the type that embeddings are rounded to and stored in.
+        cache: folder of stored embeddings, which several runs may share; empty: the run folder's ``text``.
+    """
+
+    encoder: str = "bytes"
+    max_tokens: int = 256
+    layers: tuple[int, ...] = ()
+    template: str | None = None
+    skip: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    rounding: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    cache: str = ""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1 or self.skip < 0:
+            raise UserError("max_tokens is at least 1 and skip cannot be negative")
+        if self.encoder == "bytes":
+            for name in ("layers", "template", "skip", "precision", "rounding", "cache"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise UserError(f"{name} is of encoders of transformers; the bundled encoder 'bytes' has none")
+
+    def settings(self) -> dict[str, Any]:
+        """What :func:`selfflow_tokenizers.load_text_encoder` takes."""
+        if self.encoder == "bytes":
+            return {"encoder": self.encoder, "max_tokens": self.max_tokens}
+        names = ("encoder", "max_tokens", "layers", "template", "skip", "precision", "rounding")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -145,8 +186,10 @@ class TrainConfig:
     """A whole training run.
 
     Attributes:
-        tokenizers: modality -> folder of its tokenizer, or ``tiny/video``, ``tiny/audio`` for the bundled ones. Two
-            modalities may share one (image and video).
+        tokenizers: modality -> folder of its tokenizer; ``tiny/video`` or ``tiny/audio`` for the bundled ones; a
+            pretrained one, ``NAME`` or ``NAME:FOLDER_OR_ID`` (``wan2.2:weights/wan``); or the hub id of one of ours.
+            Two modalities may share one (image and video).
+        text: the encoder of captions.
         init: a checkpoint, model folder or bundled model that a new run takes its first weights from, as far as they
             fit; empty starts from random ones. What was taken is in the run's init.json.
     """
@@ -156,6 +199,7 @@ class TrainConfig:
     tokenizers: dict[str, str] = field(
         default_factory=lambda: {"image": "tiny/video", "video": "tiny/video", "audio": "tiny/audio"}
     )
+    text: TextConfig = field(default_factory=TextConfig)
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

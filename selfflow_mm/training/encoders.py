@@ -172,7 +172,8 @@ class Features:
             else:
                 spec = self.tokenizers[modality].spec
                 sound = self.tokenizers[modality].decode_batch(stream.values)
-                found[modality] = encoder(sound, spec.sample_rate, stream.positions[0, :, 0])
+                rate = spec.decoded_rate or spec.sample_rate
+                found[modality] = encoder(sound, rate, stream.positions[0, :, 0])
         return found
 
     def _pictures(self, encoder: PictureEncoder, modality: str, values: Tensor, positions: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..flow.objectives import Batch, Objective
-from ..generation.pipeline import Pipeline, write_layout
+from ..generation.pipeline import Pipeline, refuse_other_text, write_layout
 from ..models.joint import JointConfig, JointTransformer
 from ..randomness import Randomness
 from . import ema, posthoc_ema
@@ -30,6 +30,7 @@ from .parts import (
     build_text_encoder,
     clip_geometry,
     complete_model_config,
+    encode_captions,
     encode_sources,
     load_tokenizers,
     pick_device,
@@ -101,8 +102,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     dtype = pick_dtype(config.run.precision, device)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    tokenizers, folders = load_tokenizers(config.tokenizers)
-    text_encoder = build_text_encoder()
+    tokenizers, named = load_tokenizers(config.tokenizers)
+    text_encoder = build_text_encoder(config.text)
     model_config = complete_model_config(config, tokenizers, text_encoder)
     if note := blind_to_word_order(model_config, text_encoder):
         print(note)
@@ -111,6 +112,8 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     # What may be wrong is looked at before there is a folder: data sets, encoders, first weights.
     if not resume:
         refuse_taken(out)
+    elif (out / "model" / "config.json").exists():
+        refuse_other_text(out / "model", text_encoder)
     geometry = clip_geometry(config)
     features = None
     if config.objective.encoders:
@@ -125,10 +128,12 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
             print(f"going on with other settings than before: {', '.join(run.changed)}")
         if first_weights:
             run.write("init.json", first_weights)
-        write_layout(out / "model", model_config, tokenizers, geometry, config.sampling, text_level)
+        layout = (model_config, tokenizers, geometry, config.sampling, text_level)
+        write_layout(out / "model", *layout, text_encoder=text_encoder)
         for tokenizer in tokenizers.values():
             tokenizer.to(device)
-        sources = encode_sources(config, tokenizers, folders, out)
+        sources = encode_sources(config, tokenizers, named, out)
+        text_encoder = encode_captions(config, text_encoder, sources, out, device)
         batches = Batches(sources, text_encoder, config.run.seed, config.objective.caption_dropout)
         model = model.to(device)
         teacher = ema.copy_for_ema(model)
@@ -147,7 +152,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
         run.truncate_log(state.step)
         posthoc_ema.drop_snapshots_after(out / posthoc_ema.FOLDER, state.step)
         objective = Objective(config.objective, {m: t.spec.train_shift for m, t in tokenizers.items()}, features)
-        pipeline = Pipeline(teacher, tokenizers, geometry, config.sampling, text_level)
+        pipeline = Pipeline(teacher, tokenizers, geometry, config.sampling, text_level, text_encoder)
         student, seen = _as_called(config, model, teacher)
         decay = config.run.ema_decay or ema.decay_for(config.run.steps, config.run.ema_half_life)
         work = Work(student, seen, objective, Randomness(config.run.seed), decay, device, dtype)

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from selfflow_tokenizers import ByteTextEncoder, load_tokenizer
+from selfflow_tokenizers.pretrained import ADAPTERS
+from selfflow_tokenizers.text import TextEncoder, load_text_encoder
+from selfflow_tokenizers.text_cache import CachedTextEncoder
 
 from ..data.latents import LatentDataset, encode_dataset, fingerprint
 from ..data.shards import ShardDataset
 from ..errors import UserError
 from ..generation.pipeline import Geometry
 from ..models.joint import JointConfig, JointTransformer
-from ..weights import find_weights
-from .config import SourceConfig, TrainConfig
+from ..weights import BUNDLED, find_weights
+from .config import SourceConfig, TextConfig, TrainConfig
 from .encoders import encoder_width
 
 
-def load_tokenizers(named: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Modality -> tokenizer, and modality -> its folder. A folder named twice is loaded once."""
-    folders = {m: find_weights(path) for m, path in named.items()}
-    loaded = {folder: load_tokenizer(folder) for folder in dict.fromkeys(folders.values())}
-    for modality, folder in folders.items():
-        made_for = loaded[folder].spec.modality
+def load_tokenizers(named: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Modality -> tokenizer, and modality -> where it is from. What is named twice is loaded once.
+
+    Raises:
+        UserError: there is none of a name, or it is of another modality.
+    """
+    sources = {m: _tokenizer_source(m, name) for m, name in named.items()}
+    loaded = {source: load_tokenizer(source) for source in dict.fromkeys(sources.values())}
+    for modality, source in sources.items():
+        made_for = loaded[source].spec.modality
         if modality != made_for and (modality, made_for) != ("image", "video"):
-            raise UserError(f"tokenizers.{modality}: {folder} is a tokenizer of {made_for}")
-    return {m: loaded[folder] for m, folder in folders.items()}, folders
+            raise UserError(f"tokenizers.{modality}: {source} is a tokenizer of {made_for}")
+    return {m: loaded[source] for m, source in sources.items()}, sources
+
+
+def _tokenizer_source(modality: str, name: str) -> str:
+    """A bundled tokenizer's folder; other folders, names of pretrained ones and hub ids stay as they are."""
+    if name in BUNDLED or Path(name).expanduser().is_dir():
+        return str(find_weights(name))
+    adapter, _, _ = name.partition(":")
+    if adapter not in ADAPTERS and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UserError(
+            f"tokenizers.{modality}: there is no folder '{name}'; give a folder, a hub id, "
+            f"{' or '.join(name for name in BUNDLED if '/' in name)}, or a pretrained one ({', '.join(ADAPTERS)}), "
+            "with its weights behind a colon where they lie in a folder"
+        )
+    return name
 
 
 def complete_model_config(config: TrainConfig, tokenizers: Mapping[str, Any], text_encoder: Any) -> JointConfig:
@@ -68,8 +91,42 @@ def blind_to_word_order(model: JointConfig, text_encoder: Any) -> str:
     )
 
 
-def build_text_encoder() -> ByteTextEncoder:
-    return ByteTextEncoder()
+def build_text_encoder(config: TextConfig) -> TextEncoder:
+    """The encoder of captions. Its files are checked; its weights are read when they are first needed.
+
+    Raises:
+        UserError: it is not here, or settings do not fit it.
+    """
+    try:
+        return load_text_encoder(**config.settings())
+    except UserError as error:
+        raise UserError(f"text: {error}") from error
+
+
+def encode_captions(
+    config: TrainConfig,
+    encoder: TextEncoder,
+    sources: Mapping[str, tuple[SourceConfig, LatentDataset]],
+    out: Path,
+    device: torch.device,
+) -> TextEncoder:
+    """Encode every caption of the data, the empty one and the prompts ahead of training, and free the encoder.
+
+    Returns:
+        an encoder that reads them from the disk; the bundled one, which has nothing to free, as it is.
+    """
+    if isinstance(encoder, ByteTextEncoder):
+        return encoder
+    cached = CachedTextEncoder(encoder.to(device), config.text.cache or out / "text")
+    captions = (caption for _, data in sources.values() for wordings in data.captions for caption in wordings)
+    new = cached.fill(chain(["", *config.run.prompts], captions))
+    cached.unload()
+    texts, tokens, size = cached.size()
+    print(
+        f"captions: {texts:,} texts of {tokens / texts:.1f} tokens, {size / texts / 1024:.1f} KiB each, "
+        f"{size / 2**20:,.1f} MiB in {cached.folder} ({new:,} of them new)"
+    )
+    return cached
 
 
 def build_model(config: JointConfig, seed: int) -> JointTransformer:
@@ -80,11 +137,11 @@ def build_model(config: JointConfig, seed: int) -> JointTransformer:
 
 
 def encode_sources(
-    config: TrainConfig, tokenizers: Mapping[str, Any], folders: Mapping[str, Path], out: Path
+    config: TrainConfig, tokenizers: Mapping[str, Any], named: Mapping[str, str], out: Path
 ) -> dict[str, tuple[SourceConfig, LatentDataset]]:
     """Open or make the latents of every source, each in a folder of its own."""
     root = Path(config.data.latents) if config.data.latents else out / "latents"
-    hashes = {m: fingerprint(folder) for m, folder in folders.items()}
+    hashes = {m: fingerprint(tokenizers[m], source) for m, source in named.items()}
     sources = {}
     for name, source in config.data.sources.items():
         if source.ratio > 0:

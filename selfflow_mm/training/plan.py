@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 
+from selfflow_tokenizers import ByteTextEncoder
 from selfflow_tokenizers.stream import TokenStream
+from selfflow_tokenizers.text import TextEncoder
 
 from ..conditions import Conditions
 from ..config import dump_yaml, load_config
+from ..data.shards import ShardDataset
 from ..errors import UserError
 from ..flow.objectives import Batch, Objective
 from ..generation.pipeline import Geometry
@@ -42,17 +45,19 @@ def describe(path: Path | None, overrides: Sequence[str] = ()) -> str:
 
 def describe_config(config: TrainConfig) -> str:
     tokenizers, _ = load_tokenizers(config.tokenizers)
+    text_encoder = build_text_encoder(config.text)
     if config.init:
         find_weights(config.init)  # a wrong name should not wait for the run
-    model = complete_model_config(config, tokenizers, build_text_encoder())
-    note = blind_to_word_order(model, build_text_encoder())
+    model = complete_model_config(config, tokenizers, text_encoder)
+    note = blind_to_word_order(model, text_encoder)
     counts = count_parameters(model)
     total = sum(counts.values())
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
     batch = max((s.batch for s in config.data.sources.values()), default=1)
     task, sizes = _largest_task(config, tokenizers)
-    tokens = TEXT_TOKENS + sum(sizes.values())
+    text_tokens = _text_tokens(config, text_encoder)
+    tokens = text_tokens + sum(sizes.values())
     recompute = config.run.recompute == "blocks"
     kept = config.run.posthoc_ema
     memory = training_memory(
@@ -61,7 +66,7 @@ def describe_config(config: TrainConfig) -> str:
         dtype.itemsize,
         averages=1 + (len(kept.stds) if kept.every else 0),
     )
-    flops = batch * flops_per_sample(config, model, task, sizes)
+    flops = batch * flops_per_sample(config, model, task, sizes, text_tokens)
     student, teacher = config.objective.layers(model.depth)
     lines = [
         dump_yaml(config).rstrip(),
@@ -71,7 +76,8 @@ def describe_config(config: TrainConfig) -> str:
         f"Features: student after block {student}, teacher after block {teacher}, of {model.depth}",
         f"Device: {device}, matrix products in {str(dtype).removeprefix('torch.')}",
         f"Largest batch: {batch} samples of {task}, about {tokens} tokens each "
-        f"({', '.join(f'{m} {n}' for m, n in sizes.items())}, text about {TEXT_TOKENS})",
+        f"({', '.join(f'{m} {n}' for m, n in sizes.items())}, text about {text_tokens})",
+        _text_line(text_encoder, text_tokens),
         f"Work: {amount(flops)}FLOPs for a step on it, {amount(flops * config.run.steps)}FLOPs for "
         f"{config.run.steps:,} of them",
         f"Memory estimate: {_gib(memory.state)} for weights, gradients, AdamW and EMA"
@@ -83,7 +89,9 @@ def describe_config(config: TrainConfig) -> str:
     return "\n".join(lines)
 
 
-def flops_per_sample(config: TrainConfig, model: JointConfig, task: str, sizes: Mapping[str, int]) -> int:
+def flops_per_sample(
+    config: TrainConfig, model: JointConfig, task: str, sizes: Mapping[str, int], text_tokens: int = TEXT_TOKENS
+) -> int:
     """FLOPs of one sample of a task in a training step, counted as the log's ``tflops`` are.
 
     Args:
@@ -91,9 +99,10 @@ def flops_per_sample(config: TrainConfig, model: JointConfig, task: str, sizes: 
         model: its completed config.
         task: the task's name.
         sizes: modality -> tokens.
+        text_tokens: of the caption.
     """
     streams = {m: _empty(n, model.modalities[m]) for m, n in sizes.items()}
-    text = _empty(TEXT_TOKENS, model.text_channels)
+    text = _empty(text_tokens, model.text_channels)
     batch = Batch(streams, Conditions.named(task), text, torch.zeros(1, dtype=torch.int64))
     objective = Objective(config.objective, features=lambda _: {})  # none is computed, only counted
     return Throughput(model, objective).flops(batch, step=0)
@@ -105,6 +114,30 @@ def amount(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.3g} {prefix}"
     return f"{count:.0f} "
+
+
+def _text_tokens(config: TrainConfig, encoder: TextEncoder) -> int:
+    """Tokens of a long caption of the data; without data what captions usually have."""
+    if isinstance(encoder, ByteTextEncoder):
+        return TEXT_TOKENS
+    captions = [" ".join(["word"] * TEXT_TOKENS)]
+    try:
+        for source in config.data.sources.values():
+            data = ShardDataset(source.path)
+            captions += [caption for i in range(min(len(data), 64)) for caption in data.captions(i)]
+    except UserError:  # a dry run needs no data
+        pass
+    return max(encoder.count(captions[1:] or captions))
+
+
+def _text_line(encoder: TextEncoder, tokens: int) -> str:
+    channels, kind = encoder.spec.channels, encoder.settings["encoder"]
+    line = f"Text: {kind}, {channels} channels, at most {encoder.max_tokens} tokens"
+    if isinstance(encoder, ByteTextEncoder):
+        return line
+    layers = ", ".join(map(str, encoder.settings["layers"]))
+    size = tokens * channels * encoder.values_dtype.itemsize
+    return f"{line}, layers {layers} ({encoder.spec.name}); stored, {size / 1024:.0f} KiB for a caption of {tokens}"
 
 
 def _largest_task(config: TrainConfig, tokenizers: Mapping[str, Any]) -> tuple[str, dict[str, int]]:

@@ -225,6 +225,9 @@ class CachedTextEncoder:
             return np.frombuffer(data[start + begin : start + end].tobytes(), dtype=dtype)
 
         lengths = array("lengths", "<i8")
+        if len(lengths) and (lengths.min() < 1 or lengths.sum() != about["values"]["shape"][0]):
+            path.unlink(missing_ok=True)
+            return
         row = channels * _TYPES[self.values_dtype][1]
         offsets = start + about["values"]["data_offsets"][0] + row * (np.cumsum(lengths) - lengths)
         keys = array("keys", "|u1").reshape(-1, 16)

@@ -181,7 +181,8 @@ class PretrainedTextEncoder:
         def load(dtype: torch.dtype) -> nn.Module:
             return _load_model(files, config, dtype)
 
-        settings = {"licence": text_files.licence(files), "source": str(source), **settings}
+        where = str(files.root.resolve()) if Path(source).expanduser().is_dir() else str(source)
+        settings = {"licence": text_files.licence(files), "source": where, **settings}
         return cls(load, tokenizer, config=config, name=text_files.fingerprint(files), **settings)
 
     @property
@@ -203,7 +204,11 @@ class PretrainedTextEncoder:
         if self._model is None:
             assert self._load is not None
             dtype = torch.float32 if self.device.type == "cpu" else _TYPES[self.precision]
-            self._model = self._load(dtype).eval().requires_grad_(False).to(self.device)
+            network = self._load(dtype).eval().requires_grad_(False).to(self.device)
+            # Out of the mapped file into memory of its own: a matrix product's last bits depend on how a matrix lies.
+            for parameter in network.parameters():
+                parameter.data = parameter.data.clone()
+            self._model = network
         return self._model
 
     def to(self, device: torch.device | str) -> Self:
@@ -250,7 +255,7 @@ class PretrainedTextEncoder:
         known = model.get_input_embeddings().num_embeddings
         if int(filled.max()) >= known:
             raise UserError(
-                f"the tokenizer gives token {int(filled.max())}, {self.source or 'the model'} knows {known}"
+                f"the tokenizer gives token {int(filled.max())}, the model knows only {known}; are they a pair?"
             )
         filled = filled.to(self.device)
         options: dict[str, Any] = {"use_cache": False} if self.family == "decoder" else {}
@@ -297,9 +302,7 @@ class PretrainedTextEncoder:
         if template is None:
             return "chat" if takes.chat and has_chat else ""
         if template == "chat" and not has_chat:
-            raise UserError(
-                f"template is 'chat', and the tokenizer of {self.source or 'the model'} has no chat template"
-            )
+            raise UserError(f"template is 'chat', and the tokenizer of {self.source} has no chat template")
         if template not in ("", "chat") and template.count("{}") != 1:
             raise UserError(f"a template is 'chat', or a text with one {{}} where the caption goes; got '{template}'")
         return template

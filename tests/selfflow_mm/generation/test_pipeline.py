@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from selfflow_mm.generation.field import Field
 from selfflow_mm.generation.pipeline import Geometry, Pipeline
 from selfflow_mm.generation.sampling import SamplingConfig
 from selfflow_mm.models import JointConfig, JointTransformer
-from selfflow_tokenizers import load_tokenizer
+from selfflow_tokenizers import AudioTokenizer, ByteTextEncoder, VideoAutoencoder, VideoTokenizer, load_tokenizer
 from selfflow_tokenizers.media import Audio, Image, Video
 
 
@@ -209,3 +210,77 @@ def test_conditions_computed_once_change_nothing_but_the_work(pipeline, monkeypa
     for a, b in zip(quick, slow, strict=True):
         assert torch.allclose(a.audio.waveform, b.audio.waveform, atol=1e-4)
         assert (a.video.frames.int() - b.video.frames.int()).abs().max() <= 1
+
+
+# Tokenizers that are not ours, and text
+
+
+def test_frames_are_counted_by_the_tokenizers_own_compression(pipeline):
+    """LTX-2 takes 1 + 8k frames to 1 + k latent frames."""
+    video = copy.copy(pipeline.tokenizers["video"])
+    video.spec = replace(video.spec, time_compression=8)
+    other = Pipeline(pipeline.model, {**pipeline.tokenizers, "video": video}, pipeline.geometry, pipeline.sampling)
+    for frames, near in ((12, 9), (16, 17)):
+        with pytest.raises(
+            UserError, match=rf"1 \+ 8k frames \(1, 9, 17, \.\.\.\), got {frames}; the nearest is {near}"
+        ):
+            other(["x"], frames=frames)
+    assert other._resized(25).frames == 25 and other._resized(25).samples == 25000
+
+
+def test_clips_that_do_not_fill_their_tokens_are_cropped_to_the_datas_size(pipeline):
+    odd = Pipeline(pipeline.model, pipeline.tokenizers, Geometry(10, 30, 33, 16.0, 10001), pipeline.sampling)
+    [clip], [image] = odd(["x"]), odd(["x"], "t2i")
+    assert clip.video.frames.shape == (10, 30, 33, 3) and clip.video.fps == 16
+    assert clip.audio.waveform.shape == (2, 10001)
+    assert image.image.pixels.shape == (30, 33, 3)
+    [given] = odd(["x"], "i2v", given={"video": image.image})
+    assert given.video.frames.shape == (10, 30, 33, 3)
+
+
+class Upsampling(torch.nn.Module):
+    """A sound codec that reads 16 kHz and writes 24 kHz, as LTX-2's does."""
+
+    latent_channels, channels, sample_rate, decoded_rate, samples_per_latent = 4, 2, 16000, 24000, 640
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def encode(self, waveform: torch.Tensor) -> torch.Tensor:
+        return self.scale * waveform.unflatten(-1, (-1, 640)).mean(dim=-1).movedim(1, -1).repeat(1, 1, 2)
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return latents[..., :2].movedim(-1, 1).repeat_interleave(960, dim=-1)
+
+
+def test_sound_is_counted_at_the_rate_that_is_read_and_comes_at_the_rate_that_is_written(pipeline, tmp_path):
+    tokenizers = {**pipeline.tokenizers, "audio": AudioTokenizer(Upsampling())}
+    other = Pipeline(pipeline.model, tokenizers, pipeline.geometry, pipeline.sampling)
+    [clip], [longer] = other(["x"]), other(["x"], frames=17)
+    assert clip.audio.rate == 24000 and clip.audio.waveform.shape == (2, 9000 * 3 // 2)
+    assert clip.audio.seconds == pytest.approx(clip.video.seconds)
+    assert longer.audio.seconds == pytest.approx(longer.video.seconds)
+    assert read_media(clip.save(tmp_path / "a.mp4")).audio.seconds == pytest.approx(clip.video.seconds, abs=1e-3)
+
+
+def test_two_tokenizers_of_video_are_both_saved(pipeline, tmp_path):
+    torch.manual_seed(3)
+    sizes = pipeline.tokenizers["video"].model.config
+    second = VideoTokenizer(VideoAutoencoder(sizes))
+    tokenizers = {"image": second, "video": pipeline.tokenizers["video"], "audio": pipeline.tokenizers["audio"]}
+    Pipeline(pipeline.model, tokenizers, pipeline.geometry, pipeline.sampling).save_pretrained(tmp_path / "p")
+    again = Pipeline.from_pretrained(tmp_path / "p").tokenizers
+    assert {m: t.spec.name for m, t in again.items()} == {m: t.spec.name for m, t in tokenizers.items()}
+    assert again["image"].spec.name != again["video"].spec.name
+
+
+def test_the_bundled_text_encoder_is_written_as_before_and_other_lengths_are_kept(pipeline, tmp_path):
+    pipeline.save_pretrained(tmp_path / "p")
+    assert json.loads((tmp_path / "p/config.json").read_text())["text_encoder"] == "bytes"
+    layout = (pipeline.model, pipeline.tokenizers, pipeline.geometry, pipeline.sampling, "zero")
+    Pipeline(*layout, ByteTextEncoder(max_tokens=3)).save_pretrained(tmp_path / "short")
+    assert Pipeline.from_pretrained(tmp_path / "short").text_encoder.max_tokens == 3
+    assert Pipeline.from_pretrained(tmp_path / "p", text_encoder="bytes").text_encoder.max_tokens == 256
+    with pytest.raises(UserError, match="takes text of 192 channels, 'bytes-v1-8' gives 8"):
+        Pipeline(*layout, ByteTextEncoder(8))

@@ -78,7 +78,7 @@ class Still:
 class Tone:
     """A tokenizer whose latents are 80 samples of sound at 16 kHz."""
 
-    spec = type("Spec", (), {"sample_rate": 16000})()
+    spec = type("Spec", (), {"sample_rate": 16000, "decoded_rate": 0})()
 
     def decode_batch(self, values: Tensor) -> Tensor:
         return values.flatten(1).unsqueeze(1)
