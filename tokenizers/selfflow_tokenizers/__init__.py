@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from .spec import TokenizerSpec
     from .stream import Extent, TokenStream
     from .streaming import decode_pieces, encode_pieces
-    from .text import ByteTextEncoder
+    from .text import ByteTextEncoder, TextEncoder, load_text_encoder
+    from .text_cache import CachedTextEncoder
+    from .text_pretrained import PretrainedTextEncoder
     from .tiling import Tiled, seam_error
     from .video_autoencoder import VideoAutoencoder, VideoAutoencoderConfig
     from .video_tokenizer import VideoTokenizer
@@ -49,6 +51,10 @@ _HOME = {
     "decode_pieces": "streaming",
     "encode_pieces": "streaming",
     "ByteTextEncoder": "text",
+    "TextEncoder": "text",
+    "load_text_encoder": "text",
+    "CachedTextEncoder": "text_cache",
+    "PretrainedTextEncoder": "text_pretrained",
     "Tiled": "tiling",
     "seam_error": "tiling",
     "VideoAutoencoder": "video_autoencoder",
@@ -63,11 +69,14 @@ __all__ = [
     "AudioAutoencoderConfig",
     "AudioTokenizer",
     "ByteTextEncoder",
+    "CachedTextEncoder",
     "Extent",
     "Image",
     "Media",
     "PictureCodec",
+    "PretrainedTextEncoder",
     "SoundCodec",
+    "TextEncoder",
     "Tiled",
     "TokenStream",
     "Tokenizer",
@@ -81,6 +90,7 @@ __all__ = [
     "decode_pieces",
     "encode_pieces",
     "ensure_torchaudio",
+    "load_text_encoder",
     "load_tokenizer",
     "seam_error",
     "tokenizer_from_codec",

@@ -337,7 +337,7 @@ def test_every_objective_runs_and_tells_its_speed(small_config, tmp_path, name):
         (["run.posthoc_ema.stds=[0.5]"], "run.posthoc_ema: an average's std lies between"),
         (["data.sources.clips.tasks={t2x: 1}"], "known tasks"),
         (["data.sources.clips.tasks={t2va: 0}"], "positive share"),
-        (["tokenizers.audio=/nowhere"], "no weights folder"),
+        (["tokenizers.audio=/nowhere"], "tokenizers.audio: there is no folder ./nowhere."),
         (["model.modalities={video: 7}"], "its tokenizer has 12 channels"),
         (["run.device=tpu9"], "not available here"),
         (["model.widht=32"], "nearest.*model.width"),
