@@ -97,14 +97,11 @@ class AudioTask:
     def terms(
         self, output: Tensor, target: Tensor, random: Randomness, step: int, ids: Tensor, bfloat16: bool
     ) -> dict[str, Tensor]:
-        """Compared at the model's level: the loss has floors, under which quiet recordings would lie whole."""
-        level = self.part.model.level
-        return audio_loss(output / level, target / level, self.part.loss, self.part.model.sample_rate)
+        return audio_loss(output, target, self.part.loss, self.part.model.sample_rate)
 
     def views(self, media: Tensor, target: Tensor, random: Randomness, step: int, ids: Tensor) -> Tensor:
         """What the discriminator hears: all of it, as loud as makes ``target`` 1 in root mean square."""
-        level = self.part.model.level
-        return media / level / loudness(target / level)
+        return media / loudness(target)
 
     def last_layer(self, model: nn.Module) -> Tensor:
         """Weight of the decoder's last layer, at which gradients are balanced."""

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ..data.resampling import mix_channels, resample
 from ..data.shards import Sample, ShardDataset
 from ..errors import UserError
+from ..evaluation.media_set import held_out_places, spread
 from ..randomness import Randomness
 
 
@@ -105,23 +106,23 @@ def _load(
     data: ShardDataset, most: int, held_out: int, decode: Callable[[Sample], tuple[Tensor, float] | None]
 ) -> Clips:
     """Decode evenly spread samples; those for which ``decode`` gives None are left out, and said to be."""
-    count = min(most, len(data))
+    places = spread(len(data), most)
     decoded: list[tuple[Tensor, float, str]] = []
     missing: list[str] = []
-    for place in tqdm(range(count), desc="decoding", unit="clip"):
-        sample = data[place * len(data) // count]
+    for place in tqdm(places, desc="decoding", unit="clip"):
+        sample = data[place]
         found = decode(sample)
         if found is None:
             missing.append(sample.key)
         else:
             decoded.append((*found, sample.captions[0] if sample.captions else sample.key))
     if missing:
-        tqdm.write(f"left out {len(missing)} of {count} samples without the medium to train on, such as '{missing[0]}'")
+        left = f"left out {len(missing)} of {len(places)} samples without the medium to train on"
+        tqdm.write(f"{left}, such as '{missing[0]}'")
     count = len(decoded)
     if count < 2:
         raise UserError(f"{data.source} has {count} usable samples; training a tokenizer needs at least 2")
-    held_out = max(1, min(held_out, count // 4))
-    apart = {i * count // held_out + count // (2 * held_out) for i in range(held_out)}
+    apart = set(held_out_places(count, held_out))
     test = [item for i, item in enumerate(decoded) if i in apart]
     train = [item[0] for i, item in enumerate(decoded) if i not in apart]
     return Clips(train, [item[0] for item in test], decoded[0][1], [item[2] for item in test])

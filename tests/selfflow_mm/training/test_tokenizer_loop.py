@@ -392,21 +392,6 @@ def test_a_level_far_from_the_sounds_is_remarked(level: float, said: bool) -> No
     assert not said or "audio.model.level=0.01" in notes[0]
 
 
-def test_quiet_sounds_at_their_level_have_the_loss_of_loud_ones() -> None:
-    part = config(AUDIO).audio
-    found = []
-    for level in (1.0, 0.03125):
-        made = dataclasses.replace(part, model=dataclasses.replace(part.model, level=level))
-        task = AudioTask(config(AUDIO), made, Clips([], [], 1.0, []))
-        torch.manual_seed(0)
-        output, target = torch.rand(2, 2, 2, 5120) - 0.5
-        ids = torch.arange(2)
-        terms = task.terms(level * output, level * target, Randomness(0), 0, ids, False)
-        found.append([float(terms[name]) for name in sorted(terms)])
-        found[-1].append(float(task.views(level * output, level * target, Randomness(0), 0, ids).square().mean()))
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
-
-
 def test_every_epoch_sees_every_clip_once() -> None:
     random = Randomness(3)
     drawn = torch.cat([draw(random, step, 4, 10) for step in range(5)])
