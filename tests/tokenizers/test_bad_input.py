@@ -228,3 +228,12 @@ def test_sound_is_no_picture(tokenizer: Callable[[], VideoTokenizer]) -> None:
 
 def test_a_picture_is_no_sound() -> None:
     refused(lambda: sound().encode([Image(pixels(4, 4, 3))]), "takes sounds, got Image")  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, math.inf, math.nan])
+def test_a_frame_rate_is_positive_and_finite(fps: float) -> None:
+    refused(lambda: Video(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), fps), "positive frame rate")
+
+
+def test_surround_sound_is_refused_with_the_way_to_mix_it() -> None:
+    refused(lambda: sound().encode([Audio(torch.zeros(6, 640), sound().spec.sample_rate)]), "mix_channels")
