@@ -1,5 +1,6 @@
 """Robots as one more modality of Self-Flow models: a robot's actions are tokens like any other.
 
-The package is reserved and empty so far: episodes, actions, policies, world models and environments will live here,
-built on ``selfflow_mm`` and ``selfflow_tokenizers``, which never import it.
+Episodes in the formats people have (RLDS records, LeRobot data sets) are read into one type, their actions brought
+into one convention, and a small tabletop environment lets the whole path run anywhere. Built on ``selfflow_mm`` and
+``selfflow_tokenizers``, which never import it.
 """
