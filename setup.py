@@ -22,6 +22,7 @@ setup(
     package_data={
         "selfflow_mm": [f"weights/**/*.{ending}" for ending in ("safetensors", "json", "yaml", "md", "txt")],
         "selfflow_mm.configs": ["**/*.yaml"],
+        "selfflow_robotics": ["layouts/*.yaml"],
     },
     include_package_data=False,
 )

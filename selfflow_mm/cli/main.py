@@ -2,7 +2,9 @@
 
 Help must be quick, so the table below holds each command's one line and a module is imported only when it is called.
 Other packages add commands through the entry point group ``selfflow_mm.commands``: each entry names a module with
-``HELP`` (one line), ``EXAMPLES`` (the epilog), ``add_arguments(parser)`` and ``run(args) -> int``, like ours.
+``HELP`` (one line), ``EXAMPLES`` (the epilog), ``add_arguments(parser)`` and ``run(args) -> int``, like ours. A command
+with commands of its own (``robot-data inspect``) has ``HELP``, ``EXAMPLES`` and ``SUBCOMMANDS`` instead: name -> (module
+of that form, its one line).
 """
 
 from __future__ import annotations
@@ -68,6 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, module: ModuleType, arguments: Sequence[str]) -> int:
     from ..errors import UserError
 
+    subcommands: dict[str, tuple[str, str]] | None = getattr(module, "SUBCOMMANDS", None)
+    if subcommands is not None:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            return _quietly(lambda: print(_overview_of(name, module), end=""))
+        if arguments[0] not in subcommands:
+            return _fail(_unknown(arguments[0], list(subcommands), f"{PROGRAM} {name}"))
+        inner = importlib.import_module(subcommands[arguments[0]][0])
+        return _run(f"{name} {arguments[0]}", inner, arguments[1:])
     parser = argparse.ArgumentParser(
         prog=f"{PROGRAM} {name}",
         description=module.HELP[:1].upper() + module.HELP[1:] + ".",
@@ -120,15 +130,22 @@ def _overview() -> str:
     return "\n".join(lines) + f"\n\n{_EPILOG}"
 
 
+def _overview_of(name: str, module: ModuleType) -> str:
+    lines = [f"usage: {PROGRAM} {name} COMMAND [options]", "", module.HELP[:1].upper() + module.HELP[1:] + ".", ""]
+    width = max(map(len, module.SUBCOMMANDS))
+    lines += ["commands:", *(f"  {key:<{width}}  {text}" for key, (_, text) in module.SUBCOMMANDS.items())]
+    return "\n".join(lines) + f"\n\n{module.EXAMPLES}"
+
+
 def _added_commands() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
 
 
-def _unknown(name: str, known: Sequence[str]) -> str:
+def _unknown(name: str, known: Sequence[str], program: str = PROGRAM) -> str:
     if name.startswith("-"):
-        return f"the command comes before its options: {PROGRAM} COMMAND {name} ...; see {PROGRAM} --help"
+        return f"the command comes before its options: {program} COMMAND {name} ...; see {program} --help"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"the nearest is '{near[0]}'" if near else f"there are {', '.join(known)}"
     return f"unknown command '{name}'; {hint}"
