@@ -58,6 +58,7 @@ class EpisodeFiles(Protocol):
         metadata_features: the same for values of whole episodes.
         fps: steps per second where the data set tells, else None.
         shards: in order.
+        missing: numbers of the shards whose file is not there, as after a partial download.
         description: the data set's own description file, parsed (``dataset_info.json``, ``meta/info.json``).
     """
 
@@ -70,6 +71,7 @@ class EpisodeFiles(Protocol):
     metadata_features: Mapping[str, Feature]
     fps: float | None
     shards: Sequence[Shard]
+    missing: frozenset[int]
     description: Mapping[str, Any]
 
     def read(self, shard: int, index: int) -> Episode:

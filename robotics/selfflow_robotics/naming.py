@@ -18,6 +18,8 @@ from selfflow_mm.errors import UserError
 from .episode import Episode, Feature
 from .files import EpisodeFiles
 from .layouts import Layout, Part
+from .rlds.features import Tree
+from .rlds.reader import RldsFiles
 from .sources import RobotFiles
 
 __all__ = ["NOTE", "Naming", "lerobot_naming", "rlds_naming"]
@@ -28,6 +30,7 @@ NOTE_VERSION = 1
 #: Columns that LeRobot makes itself.
 _RESERVED = frozenset({"timestamp", "frame_index", "episode_index", "index", "task_index", "task"})
 _ACTION, _STATE, _TASK = "action", "observation.state", "task"
+_NUMBER = "episode_index"
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,21 @@ class Naming:
         features, metadata_features: of the target.
         translate: a source's episode under the target's names.
         note: what the way back needs to know.
-        tree: the features.json of an RLDS target; None makes one from the features.
+        tree: of an RLDS target; None makes one from the features.
     """
 
     features: Mapping[str, Feature]
     metadata_features: Mapping[str, Feature]
     translate: Callable[[Episode], Episode]
     note: Mapping[str, Any] = field(default_factory=dict)
-    tree: Any = None
+    tree: Tree | None = None
 
 
 def lerobot_naming(source: RobotFiles) -> Naming:
     """Names for a LeRobot data set."""
     files, layout = source.files, source.layout
     if files.format.startswith("LeRobot"):
-        return Naming(files.features, files.metadata_features, lambda episode: episode, files.description.get(NOTE, {}))
+        return Naming(files.features, _kept(files), _unnumbered, files.description.get(NOTE) or {})
     names = _lerobot_names(files.features, layout)
     features = {new: files.features[old] for old, new in names.items()}
     features[_TASK] = Feature("text", (), "str")
@@ -80,7 +83,7 @@ def lerobot_naming(source: RobotFiles) -> Naming:
         "source": {"format": files.format, "name": files.name, "split": files.split},
         "layout": layout.name,
         "columns": {new: old for old, new in names.items()},
-        "tree": getattr(files, "tree", None),
+        "tree": {"json": files.tree.json, "order": files.tree.order} if isinstance(files, RldsFiles) else None,
     }
     return Naming(features, files.metadata_features, translate, note)
 
@@ -88,9 +91,8 @@ def lerobot_naming(source: RobotFiles) -> Naming:
 def rlds_naming(source: RobotFiles) -> Naming:
     """Names for an RLDS data set: the source's own if it was RLDS once, else the usual ones of such data."""
     files = source.files
-    tree = getattr(files, "tree", None)
-    if tree is not None:
-        return Naming(files.features, files.metadata_features, lambda episode: episode, tree=tree)
+    if isinstance(files, RldsFiles):
+        return Naming(files.features, files.metadata_features, lambda episode: episode, tree=files.tree)
     note = files.description.get(NOTE) or {}
     if note.get("tree") is not None:
         if note.get("version") != NOTE_VERSION:
@@ -113,10 +115,10 @@ def _restored(files: EpisodeFiles, note: Mapping[str, Any]) -> Naming:
             {names[new]: values for new, values in episode.columns.items() if new in names},
             {names[new]: words for new, words in episode.texts.items() if new in names},
             {names[new]: value for new, value in episode.pictures.items() if new in names},
-            episode.metadata,
+            _unnumbered(episode).metadata,
         )
 
-    return Naming(features, files.metadata_features, translate, tree=note["tree"])
+    return Naming(features, _kept(files), translate, tree=Tree(note["tree"]["json"], tuple(note["tree"]["order"])))
 
 
 def _usual(files: EpisodeFiles) -> Naming:
@@ -140,9 +142,18 @@ def _usual(files: EpisodeFiles) -> Naming:
         columns |= {name: values[name].astype(dtype) for name, dtype in added.items()}
         texts = {names[new]: words for new, words in episode.texts.items() if new in names}
         pictures = {names[new]: value for new, value in episode.pictures.items() if new in names}
-        return Episode(episode.id, episode.length, columns, texts, pictures, episode.metadata)
+        return Episode(episode.id, episode.length, columns, texts, pictures, _unnumbered(episode).metadata)
 
-    return Naming(features, files.metadata_features, translate)
+    return Naming(features, _kept(files), translate)
+
+
+def _kept(files: EpisodeFiles) -> dict[str, Feature]:
+    """The metadata of a LeRobot data set but its own count, which begins anew in another one."""
+    return {name: feature for name, feature in files.metadata_features.items() if name != _NUMBER}
+
+
+def _unnumbered(episode: Episode) -> Episode:
+    return replace(episode, metadata={name: value for name, value in episode.metadata.items() if name != _NUMBER})
 
 
 def _lerobot_names(features: Mapping[str, Feature], layout: Layout) -> dict[str, str]:

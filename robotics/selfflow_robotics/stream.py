@@ -31,7 +31,10 @@ _REMEMBERED = 1024  # places of the episodes given last, so that who finds one d
 
 @dataclass(frozen=True)
 class Quarantined:
-    """An episode that could not be read, and why. It is left out from then on, and never lost in silence."""
+    """An episode that could not be read, and why. It is left out from then on, and never lost in silence.
+
+    ``index`` -1 stands for a whole shard whose file is missing.
+    """
 
     shard: str
     index: int
@@ -84,15 +87,21 @@ class EpisodeStream:
         for name, value, least in (("seed", seed, 0), ("group", group, 1), ("ahead", ahead, 0), ("epochs", epochs, 1)):
             if value is not None and value < least:
                 raise UserError(f"{name} is at least {least}, got {value}")
-        if len(source) <= rank:
-            raise UserError(f"{source.files.folder} holds {len(source)} episodes, none is left for rank {rank}")
+        missing = source.files.missing
+        self._shards = [number for number in range(len(source.files.shards)) if number not in missing]
+        self._total = sum(source.files.shards[number].episodes for number in self._shards)
+        if self._total <= rank:
+            raise UserError(f"{source.files.folder} holds {self._total} episodes, none is left for rank {rank}")
         self.source = source
         self.seed, self.shuffle, self.epochs, self.group = seed, shuffle, epochs, group
         self.rank, self.world, self.ahead = rank, world, ahead
         self.epoch = 0
-        self.quarantine: list[Quarantined] = []
+        self.quarantine = [
+            Quarantined(source.files.shards[number].name, -1, "the file is missing") for number in sorted(missing)
+        ]
         self._position = 0  # where the next round of all ranks begins in the common order
-        self._bad: set[tuple[int, int]] = set()
+        self._bad: dict[tuple[int, int], str] = {}  # why; found by the reading thread, listed when its turn comes
+        self._listed: set[tuple[int, int]] = set()
         self._given: OrderedDict[str, _Place] = OrderedDict()
 
     def __iter__(self) -> Iterator[RobotEpisode]:
@@ -107,10 +116,9 @@ class EpisodeStream:
                 continue
             self._exclude(place, result)
             lost += 1
-            if lost >= -(-len(self.source) // self.world):
+            if lost >= -(-self._total // self.world):
                 raise UserError(
-                    f"not one episode of {self.source.files.folder} can be read; the last one failed because "
-                    f"{self.quarantine[-1].reason if self.quarantine else result}"
+                    f"not one episode of {self.source.files.folder} can be read; the last one failed because {result}"
                 )
 
     def exclude(self, episode: RobotEpisode, reason: str) -> None:
@@ -148,7 +156,9 @@ class EpisodeStream:
         self.epoch, self._position = int(state["epoch"]), int(state["position"])
         self.quarantine = [Quarantined(**entry) for entry in state["quarantine"]]
         numbers = {shard.name: number for number, shard in enumerate(self.source.files.shards)}
-        self._bad = {(numbers[entry.shard], entry.index) for entry in self.quarantine if entry.shard in numbers}
+        known = [entry for entry in self.quarantine if entry.shard in numbers and entry.index >= 0]
+        self._bad = {(numbers[entry.shard], entry.index): entry.reason for entry in known}
+        self._listed = set(self._bad)
 
     def _results(self) -> Iterator[tuple[_Place, RobotEpisode | str]]:
         if self.ahead == 0:
@@ -186,7 +196,7 @@ class EpisodeStream:
 
     def _groups(self, epoch: int) -> Iterator[np.ndarray]:
         """The epoch's order, group by group: ``(n, 2)`` of (shard, index)."""
-        shards = np.arange(len(self.source.files.shards))
+        shards = np.array(self._shards)
         if self.shuffle:
             shards = _generator(self.seed, epoch).permutation(shards)
         for number, start in enumerate(range(0, len(shards), self.group)):
@@ -197,22 +207,23 @@ class EpisodeStream:
 
     def _read(self, place: _Place) -> RobotEpisode | str:
         """The episode, or why there is none."""
-        if (place.shard, place.index) in self._bad:
-            return "known"
+        known = self._bad.get((place.shard, place.index))
+        if known is not None:
+            return known
         try:
             return self.source.read(place.shard, place.index)
         except BadEpisode as error:
-            return error.reason
+            return self._bad.setdefault((place.shard, place.index), error.reason)
 
     def _advance(self, place: _Place) -> None:
         self.epoch, self._position = place.epoch, place.position - self.rank + self.world
-        if self._position + self.rank >= len(self.source):  # nothing is left for this rank in this epoch
+        if self._position + self.rank >= self._total:  # nothing is left for this rank in this epoch
             self.epoch, self._position = place.epoch + 1, 0
 
     def _exclude(self, place: _Place, reason: str) -> None:
-        key = (place.shard, place.index)
-        if key not in self._bad:
-            self._bad.add(key)
+        self._bad.setdefault((place.shard, place.index), reason)
+        if (place.shard, place.index) not in self._listed:
+            self._listed.add((place.shard, place.index))
             self.quarantine.append(Quarantined(self.source.files.shards[place.shard].name, place.index, reason))
 
     def _remember(self, name: str, place: _Place) -> None:
@@ -223,7 +234,12 @@ class EpisodeStream:
     def _fingerprint(self) -> str:
         """Tells data sets apart by their shards' names and lengths, so that a position means the same episode."""
         files = self.source.files
-        listing = [files.format, files.name, files.split, [(shard.name, shard.episodes) for shard in files.shards]]
+        listing = [
+            files.format,
+            files.name,
+            files.split,
+            [(files.shards[n].name, files.shards[n].episodes) for n in self._shards],
+        ]
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
 
 

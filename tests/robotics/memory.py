@@ -39,6 +39,7 @@ class MemoryFiles:
     folder: Path = Path("memory")
     split: str = "train"
     fps: float | None = None
+    missing: frozenset[int] = frozenset()
     description: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -148,3 +148,12 @@ def test_settings_out_of_range(settings):
 def test_no_more_ranks_than_episodes():
     with pytest.raises(UserError, match="none is left for rank 3"):
         EpisodeStream(memory_source([[1, 1, 1]]), rank=3, world=4)
+
+
+def test_shards_that_are_not_there_are_told_once_and_cost_nothing():
+    source = memory_source([[1, 1], [1] * 1000, [1]])
+    source.files.missing = frozenset({1})
+    stream = EpisodeStream(source, epochs=2)
+    assert sorted(names(stream)) == sorted(["0/0", "0/1", "2/0"] * 2)
+    assert stream.quarantine == [Quarantined("shard-1", -1, "the file is missing")]
+    assert {shard for shard, _ in source.files.reads} == {0, 2}

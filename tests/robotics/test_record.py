@@ -1,0 +1,100 @@
+"""Recording: RT-1's features exactly, actions that do again what was recorded, and data that workers do not change."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+
+from selfflow_mm.errors import UserError
+from selfflow_robotics.actions.rotations import rpy_to_axis_angle
+from selfflow_robotics.record import RecordOptions, record
+from selfflow_robotics.rlds import FRACTAL_TREE
+from selfflow_robotics.sources import open_episodes, open_files
+from selfflow_robotics.tabletop import ID
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recorded") / "data"
+    options = RecordOptions(tasks=("pick", "close_drawer"), episodes=3, seed=5, noise=0.3)
+    return folder, options, record(folder, options, progress=False)
+
+
+def test_the_features_are_rt_1s(recorded):
+    folder, _, _ = recorded
+    assert open_files(folder).tree.json == FRACTAL_TREE.json
+    assert open_episodes(folder).layout.name == "fractal20220817_data"
+
+
+def test_counts_and_marks(recorded):
+    folder, _, done = recorded
+    source = open_episodes(folder)
+    assert dict(done.episodes) == {"pick": 2, "close_drawer": 1} and len(source) == 3
+    assert sum(done.steps.values()) == sum(source.files.read(0, n).length for n in range(3))
+    for number in range(3):
+        episode = source.files.read(0, number)
+        last = np.arange(episode.length) == episode.length - 1
+        np.testing.assert_array_equal(episode.columns["is_last"], last)
+        np.testing.assert_array_equal(episode.columns["reward"], last)
+        np.testing.assert_array_equal(episode.columns["action/terminate_episode"][:, 0], last)
+        assert bool(episode.metadata["aspects/success"])
+        assert source.read(0, number).terminate.tolist() == last.tolist()
+
+
+def test_the_recorded_actions_do_it_again(recorded):
+    """RT-1's columns back into the environment's action: the same poses step by step, and success."""
+    folder, options, done = recorded
+    assert sum(done.failed.values()) == 0, "the seeds below are those of first attempts"
+    for number in range(3):
+        episode = open_files(folder).read(0, number)
+        layout = int(np.random.SeedSequence([options.seed, number, 0]).generate_state(1)[0])
+        env = gymnasium.make(ID, task=options.tasks[number % 2], pictures=False)
+        observation, info = env.reset(options={"episode": layout})
+        assert info["instruction"] == episode.texts["observation/natural_language_instruction"][0]
+        for step in range(episode.length - 1):
+            pose = episode.columns["observation/base_pose_tool_reached"][step]
+            np.testing.assert_allclose(observation["extra"]["tcp_pose"][:3], pose[:3], atol=1e-5)
+            np.testing.assert_allclose(observation["extra"]["tcp_pose"][3:], pose[[6, 3, 4, 5]], atol=1e-5)
+            turn = rpy_to_axis_angle(episode.columns["action/rotation_delta"][step])
+            parts = (
+                episode.columns["action/world_vector"][step],
+                turn,
+                episode.columns["action/gripper_closedness_action"][step],
+            )
+            observation, _, ended, _, info = env.step(np.concatenate(parts).astype(np.float32))
+        assert ended and info["success"]
+
+
+def test_the_data_do_not_depend_on_the_workers(recorded, tmp_path):
+    folder, options, _ = recorded
+    record(tmp_path / "again", options, workers=2, progress=False)
+    for path in folder.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_task_of_two_parts_is_two_episodes(tmp_path):
+    done = record(tmp_path / "data", RecordOptions(tasks=("place_in_drawer",), episodes=1), progress=False)
+    assert dict(done.episodes) == {"place_in_drawer": 2}
+    source = open_episodes(tmp_path / "data")
+    first, second = (source.read(0, n) for n in range(2))
+    assert first.instruction.startswith("open ") and second.instruction.startswith("place ")
+    assert first.terminate[-1] and second.terminate[-1]
+    np.testing.assert_array_equal(first.states[-1, :7], second.states[0, :7])  # it goes on where it was
+
+
+def test_sound_is_recorded_on_request(tmp_path):
+    record(tmp_path / "data", RecordOptions(tasks=("close_drawer",), episodes=1, sound=True), progress=False)
+    episode = open_episodes(tmp_path / "data").read(0, 0)
+    assert episode.sound.shape == (len(episode), 2, 8000) and episode.sound_rate == 24000
+    assert np.abs(episode.sound).max() > 0.01 and np.abs(episode.sound[0]).max() == 0
+
+
+def test_what_cannot_be_recorded(tmp_path):
+    with pytest.raises(UserError, match="no task 'juggle'; there are pick"):
+        record(tmp_path / "a", RecordOptions(tasks=("juggle",), episodes=1), progress=False)
+    with pytest.raises(UserError, match="at least one episode"):
+        record(tmp_path / "b", RecordOptions(tasks=("pick",), episodes=0), progress=False)
+    with pytest.raises(UserError, match="variant"):
+        record(tmp_path / "c", RecordOptions(tasks=("pick",), episodes=1, variant=("nice",)), progress=False)
+    assert not any(tmp_path.iterdir())
