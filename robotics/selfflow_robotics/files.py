@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -70,7 +70,7 @@ class EpisodeFiles(Protocol):
     features: Mapping[str, Feature]
     metadata_features: Mapping[str, Feature]
     fps: float | None
-    shards: Sequence[Shard]
+    shards: tuple[Shard, ...]
     missing: frozenset[int]
     description: Mapping[str, Any]
 

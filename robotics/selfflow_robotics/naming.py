@@ -166,8 +166,8 @@ def _lerobot_names(features: Mapping[str, Feature], layout: Layout) -> dict[str,
     names: dict[str, str] = {}
     taken = _RESERVED | {_ACTION, _STATE}
     for column, feature in features.items():
-        name = special.get(column)
-        if name is None or (name == _TASK and feature.kind != "text"):
+        name = special.get(column, "")
+        if not name or (name == _TASK and feature.kind != "text"):
             name = column.replace("/", ".")
             if feature.kind == "picture":
                 name = f"observation.images.{name.removeprefix('observation.')}"
@@ -179,7 +179,7 @@ def _lerobot_names(features: Mapping[str, Feature], layout: Layout) -> dict[str,
 
 def _as_it_is(parts: tuple[Part, ...], feature: Feature) -> bool:
     """Whether the layout takes one whole float32 column without changing a number."""
-    end = 0
+    end: int | None = 0
     for part in parts:
         plain = part.rotation in (None, "rpy") and part.gripper in (None, "absolute_opening") and part.scale == 1
         if not plain or part.column != parts[0].column or part.start != end or len(feature.shape) != 1:

@@ -195,7 +195,8 @@ class Layout:
 
     def _join(self, episode: Episode, parts: tuple[Part, ...], what: str) -> tuple[np.ndarray, tuple[str, ...]]:
         """The parts behind one another as ``(T, D)`` float32, and D names."""
-        arrays, names = [np.zeros((episode.length, 0), np.float32)], []
+        arrays = [np.zeros((episode.length, 0), np.float32)]
+        names: list[str] = []
         for part in parts:
             values = self._values(episode, part, what)
             arrays.append(values)
@@ -241,7 +242,7 @@ class Layout:
 
     def _terminate(self, episode: Episode) -> np.ndarray:
         if self.terminate is not None and self.terminate.column in episode.columns:
-            return (self._entries(episode, self.terminate, "end") > 0).any(axis=1)
+            return np.any(self._entries(episode, self.terminate, "end") > 0, axis=1)
         ends = np.zeros(episode.length, bool)
         ends[-1:] = True
         return ends
