@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -133,7 +134,7 @@ def _writer(source: RobotFiles, target: Path, options: TargetOptions, naming: Na
 
     return RldsWriter(
         target,
-        name=options.name or source.files.name,
+        name=options.name or re.sub(r"\W+", "_", source.files.name).lower(),
         split=source.files.split or "train",
         features=None if naming.tree else naming.features,
         metadata_features=None if naming.tree else naming.metadata_features,

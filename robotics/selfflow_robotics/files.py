@@ -59,6 +59,7 @@ class EpisodeFiles(Protocol):
         fps: steps per second where the data set tells, else None.
         shards: in order.
         missing: numbers of the shards whose file is not there, as after a partial download.
+        notes: sentences on what was chosen, is missing, or is kept without being understood.
         description: the data set's own description file, parsed (``dataset_info.json``, ``meta/info.json``).
     """
 
@@ -71,8 +72,11 @@ class EpisodeFiles(Protocol):
     metadata_features: Mapping[str, Feature]
     fps: float | None
     shards: tuple[Shard, ...]
-    missing: frozenset[int]
+    notes: tuple[str, ...]
     description: Mapping[str, Any]
+
+    @property
+    def missing(self) -> frozenset[int]: ...
 
     def read(self, shard: int, index: int) -> Episode:
         """Episode ``index`` of shard number ``shard``; pictures stay encoded until asked for.

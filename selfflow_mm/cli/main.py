@@ -3,8 +3,8 @@
 Help must be quick, so the table below holds each command's one line and a module is imported only when it is called.
 Other packages add commands through the entry point group ``selfflow_mm.commands``: each entry names a module with
 ``HELP`` (one line), ``EXAMPLES`` (the epilog), ``add_arguments(parser)`` and ``run(args) -> int``, like ours. A command
-with commands of its own (``robot-data inspect``) has ``HELP``, ``EXAMPLES`` and ``SUBCOMMANDS`` instead: name -> (module
-of that form, its one line).
+with commands of its own (``robot-data inspect``) has ``HELP``, ``EXAMPLES`` and ``SUBCOMMANDS`` instead: name ->
+(module of that form, its one line).
 """
 
 from __future__ import annotations

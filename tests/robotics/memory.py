@@ -40,6 +40,7 @@ class MemoryFiles:
     split: str = "train"
     fps: float | None = None
     missing: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
     description: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
