@@ -169,9 +169,9 @@ def _arm(hand: Hand) -> list[Body]:
     side -= along * float(side @ along)
     elbow = _SHOULDER + line / 2 + side / max(float(np.linalg.norm(side)), 1e-6) * out
     return [
-        _link(_SHOULDER, elbow, 0.05, _ROBOT),
-        _link(elbow, wrist, 0.042, _ROBOT),
-        Body("arm", "sphere", (0.058,), elbow, np.eye(3), _JOINT),
+        _link(_SHOULDER, elbow, 0.042, _ROBOT),
+        _link(elbow, wrist, 0.03, _ROBOT),
+        Body("arm", "sphere", (0.046,), elbow, np.eye(3), _JOINT),
     ]
 
 

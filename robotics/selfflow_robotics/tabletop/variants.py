@@ -16,7 +16,7 @@ from .shapes import Camera, Light, Look
 
 VARIANTS = ("light", "texture", "camera", "distractors")
 
-_EYE, _TARGET, _FOV = (0.06, 0.0, 1.52), (0.66, 0.0, 0.96), math.radians(62)
+_EYE, _TARGET, _FOV = (0.02, 0.0, 1.50), (0.70, 0.0, 0.93), math.radians(50)
 _TABLES = (
     Look((0.42, 0.30, 0.18), "wood", (0.30, 0.19, 0.10)),
     Look((0.60, 0.58, 0.55), "speckle", (0.42, 0.40, 0.38), 0.4),
@@ -36,7 +36,7 @@ _WALLS = (
     Look((0.45, 0.28, 0.22), "checker", (0.38, 0.22, 0.17)),
 )
 _CABINETS = (
-    Look((0.55, 0.40, 0.25), "wood", (0.44, 0.30, 0.17)),
+    Look((0.30, 0.17, 0.09), "wood", (0.21, 0.11, 0.05)),
     Look((0.62, 0.62, 0.60), "plain"),
     Look((0.20, 0.27, 0.33), "plain"),
 )
@@ -99,8 +99,8 @@ def _vary_light(setting: Setting, rng: np.random.Generator, taken: Sequence[str]
     angle, height = rng.uniform(0, 2 * math.pi), rng.uniform(0.5, 1.4)
     light = Light(
         _unit(math.cos(angle), math.sin(angle), height),
-        strength=float(rng.uniform(0.45, 1.15)),
-        ambient=float(rng.uniform(0.2, 0.5)),
+        strength=float(rng.uniform(0.6, 1.15)),
+        ambient=float(rng.uniform(0.28, 0.5)),
         warmth=float(rng.uniform(-0.6, 0.8)),
     )
     return replace(setting, light=light)
