@@ -41,3 +41,18 @@ def mean_with_interval(values: Iterable[float], seed: int = 0) -> Mean:
     means = np.concatenate([finite[random.integers(0, n, (part, n))].mean(axis=1) for part in parts])
     low, high = np.quantile(means, (0.025, 0.975))
     return Mean(middle, float(low), float(high), median, n)
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """The 95 % score interval of a proportion (Wilson 1927): it holds near 0 and 1 too, where the usual one fails.
+
+    Raises:
+        ValueError: not ``0 <= successes <= trials`` or no trial.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes of {trials} trials")
+    z = 1.959963984540054  # the normal distribution's 97.5 % point
+    share, spread = successes / trials, z * z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -151,6 +151,12 @@ def test_the_layouts_that_ship_are_valid_and_called_as_their_files():
     assert {"fractal20220817_data", "bridge_dataset", "bridge"} <= named_layouts().keys()
 
 
+def test_the_example_in_the_docs_is_valid(repository, tmp_path):
+    page = (repository / "docs/robot-data.md").read_text()
+    layout = Layout.from_yaml(written(tmp_path, page.split("```yaml\n")[1].split("```")[0]))
+    assert layout.name == "my_arm" and len(layout.action) == 3 and layout.images.keys() == {"front", "wrist"}
+
+
 def test_uses_says_what_each_column_is_for():
     assert LAYOUT.uses() == {
         "action": "action",

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from selfflow_mm.evaluation.intervals import mean_with_interval
+from selfflow_mm.evaluation.intervals import mean_with_interval, wilson
 
 
 def test_the_interval_is_that_of_the_normal_distribution_for_many_samples() -> None:
@@ -42,3 +43,15 @@ def test_many_samples_are_drawn_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     whole = mean_with_interval(values)
     monkeypatch.setattr("selfflow_mm.evaluation.intervals._AT_ONCE", 500)
     assert mean_with_interval(values) == whole
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 1), (1, 1), (0, 200), (200, 200), (7, 30), (153, 300)])
+def test_wilson_is_scipys(successes: int, trials: int) -> None:
+    expected = stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(successes, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_wilson_refuses_impossible_counts() -> None:
+    for successes, trials in ((0, 0), (3, 2), (-1, 5)):
+        with pytest.raises(ValueError):
+            wilson(successes, trials)
