@@ -33,6 +33,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+#: What RLDS and LeRobot folders have; another command reads them.
+_ROBOT_DATA = ("features.json", "*/features.json", "*.tfrecord*", "meta/info.json")
+
+
 def describe(path: Path) -> Iterable[str]:
     """Lines about whatever lies at ``path``; UserError when it is nothing this program knows."""
     from ..errors import UserError
@@ -41,6 +45,8 @@ def describe(path: Path) -> Iterable[str]:
         for marker, reader in _FOLDERS.items():
             if any(path.glob(marker)):
                 return reader(path)
+        if any(next(path.glob(marker), None) for marker in _ROBOT_DATA):
+            raise UserError(f"{path} holds robot data; look at it with: selfflow-mm robot-data inspect {path}")
         contents = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         raise UserError(
             f"{path} is no run, checkpoint, model or data set (it holds {contents}); "

@@ -11,6 +11,7 @@ import numpy as np
 from selfflow_mm.errors import UserError
 
 from . import measures as m
+from .cameras import look_at
 from .catalogue import KINDS
 from .shapes import Camera, Light, Look
 
@@ -76,7 +77,7 @@ def make_setting(aspects: Sequence[str], seed: int, taken: Sequence[str]) -> Set
         seed: of the episode.
         taken: names of the episode's own objects; extras are of other kinds.
     """
-    setting = Setting(look_at(_EYE, _TARGET), Light(_unit(-0.35, 0.45, 0.85)))
+    setting = Setting(_camera(_EYE, _TARGET), Light(_unit(-0.35, 0.45, 0.85)))
     for index, aspect in enumerate(VARIANTS):
         if aspect in aspects:
             rng = np.random.default_rng([seed, 1 + index])
@@ -84,15 +85,11 @@ def make_setting(aspects: Sequence[str], seed: int, taken: Sequence[str]) -> Set
     return setting
 
 
-def look_at(eye: Sequence[float], target: Sequence[float], roll: float = 0.0, fov: float = _FOV) -> Camera:
-    """A camera at ``eye`` that sees ``target`` in its middle."""
-    place, ahead = np.array(eye, dtype=np.float64), np.array(target, dtype=np.float64) - np.array(eye)
-    ahead /= np.linalg.norm(ahead)
-    right = np.cross(ahead, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
-    down = np.cross(ahead, right)
+def _camera(eye: Sequence[float], target: Sequence[float], roll: float = 0.0, fov: float = _FOV) -> Camera:
+    """A camera at ``eye`` that sees ``target`` in its middle, turned by ``roll`` about the line of sight."""
     cos, sin = math.cos(roll), math.sin(roll)
-    return Camera(place, np.stack([cos * right + sin * down, cos * down - sin * right, ahead], axis=1), fov)
+    turn = look_at(eye, target) @ np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    return Camera(np.array(eye, dtype=np.float64), turn, fov)
 
 
 def _vary_light(setting: Setting, rng: np.random.Generator, taken: Sequence[str]) -> Setting:
@@ -119,7 +116,7 @@ def _vary_camera(setting: Setting, rng: np.random.Generator, taken: Sequence[str
     eye = np.array(_EYE) + rng.uniform(-0.05, 0.05, 3)
     target = np.array(_TARGET) + rng.uniform(-0.03, 0.03, 3)
     fov = _FOV * float(rng.uniform(0.95, 1.08))
-    return replace(setting, camera=look_at(eye.tolist(), target.tolist(), float(rng.uniform(-0.05, 0.05)), fov))
+    return replace(setting, camera=_camera(eye.tolist(), target.tolist(), float(rng.uniform(-0.05, 0.05)), fov))
 
 
 def _vary_distractors(setting: Setting, rng: np.random.Generator, taken: Sequence[str]) -> Setting:

@@ -76,12 +76,17 @@ def test_shards_made_elsewhere(
     [
         ("empty", "empty is no run, checkpoint, model or data set (it holds nothing)"),
         ("picture.png", "files that end in '.png' are unknown here; known are .safetensors, .tar, .yaml"),
+        ("rlds", "selfflow-mm robot-data inspect"),
+        ("lerobot", "selfflow-mm robot-data inspect"),
         ("missing.tar", "missing.tar does not exist"),
         ("broken.safetensors", "broken.safetensors is not a readable safetensors file"),
     ],
 )
 def test_what_is_unknown_is_said(tmp_path: Path, name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
+    for name_of_robots in ("rlds/1.0.0/features.json", "lerobot/meta/info.json"):
+        (tmp_path / name_of_robots).parent.mkdir(parents=True)
+        (tmp_path / name_of_robots).write_text("{}")
     (tmp_path / "picture.png").write_bytes(b"")
     (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 20)
     assert cli.main(["inspect", str(tmp_path / name)]) == 2
