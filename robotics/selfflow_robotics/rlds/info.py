@@ -54,8 +54,8 @@ class DataSet:
 
 
 def find_folder(path: str | Path) -> tuple[Path, tuple[str, ...]]:
-    """The folder with ``features.json`` that is meant by it, by one of its record files, or by the data set's folder
-    above it (the highest version is taken, and a note says so).
+    """The folder with ``features.json`` that is meant by it, by one of its files, or by the data set's folder above it
+    (the highest version is taken, and a note says so).
 
     Raises:
         UserError: there is none, or several configurations could be meant.
@@ -113,7 +113,7 @@ def read_data_set(path: str | Path) -> DataSet:
         splits[label] = split
     for label, split in guessed.items():
         splits.setdefault(label, split)
-    if Path(path).is_file():
+    if Path(path).is_file() and Path(path).suffix != ".json":  # a description stands for its folder
         label, split = _only(Path(path).name, splits)
         splits = {label: split}
     if not splits:

@@ -296,3 +296,8 @@ def test_few_files_stay_open_and_memory_is_bounded(tmp_path: Path) -> None:
         ours = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
         assert 1 <= sum(str(folder) in path for path in ours) <= 8
     files.close()
+
+
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json"])
+def test_a_description_stands_for_its_folder(bridge: Path, name: str) -> None:
+    assert [shard.episodes for shard in open_rlds(bridge / name).shards] == [25]
