@@ -14,6 +14,7 @@ EXAMPLES = """examples:
 
 The tabletop (selfflow/Tabletop-v0) is a test bed: it shows that a pipeline works, not that a policy is good. The folder
 reads like RT-1's: with this program, or with anything else that reads RLDS. Only successful demonstrations are kept.
+The first picture on a machine takes about half a minute, in which the renderer is compiled.
 """
 
 

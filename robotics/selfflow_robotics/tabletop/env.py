@@ -113,7 +113,11 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._task = make_task(self._name, np.random.default_rng([episode, 0]))
         world = self._task.world
         self._setting: Setting = make_setting(self._aspects, episode, [thing.name for thing in world.things])
-        self._static = static_bodies(world.cabinet, self._setting)
+        # Drawers that nobody is asked to move are part of the scene that stays, until one moves after all.
+        openings = world.cabinet.opening if world.cabinet else []
+        target = getattr(self._task, "drawer", None)
+        self._still = {drawer: opening for drawer, opening in enumerate(openings) if drawer != target}
+        self._static = static_bodies(world.cabinet, self._setting, self._still)
         self._microphones = Microphones()
         self._steps, self._contacts = 0, []
         return self._observe(0.0), self._info(False)
@@ -151,7 +155,15 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.task.subtask = min(self.task.subtask + 1, self.task.subtasks - 1)
 
     def _picture(self) -> Any:
-        moving = moving_bodies(self.task.world, self._setting)
+        world = self.task.world
+        if world.cabinet is not None:
+            still = {
+                drawer: opening for drawer, opening in self._still.items() if world.cabinet.opening[drawer] == opening
+            }
+            if len(still) < len(self._still):
+                self._still = still
+                self._static = static_bodies(world.cabinet, self._setting, still)
+        moving = moving_bodies(world, self._setting, self._still)
         return self._renderer.render(self._setting.camera, self._setting.light, self._static, moving)
 
     def _observe(self, since: float) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The tabletop's pictures: a software renderer of simple solids in numpy, quick enough to run within every step.
+"""The tabletop's pictures: a software renderer of simple solids in compiled loops, quick enough for every step.
 
 Bodies are drawn far to near into depth and light, edges blended by how much of a pixel they cover; then shadows, haze
-and the sRGB curve. Two things make it quick, and neither changes a bit of the result: what stands still behind the
-first body that moved is kept, and only the rectangle is drawn again in which anything changed since the last picture.
+and the sRGB curve. What does not move is drawn once, and only the rectangle is drawn again in which anything changed
+since the last picture; neither changes a bit of the result.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from . import shading
-from .rays import Rectangle
+from .rows import BODY, FAR, SOLID, Layer, View, pack
 from .shapes import Body, Camera, Light
-from .stage import Actor, Layer, Stage, empty, slices, union
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +37,14 @@ class Renderer:
     """Draws pictures of one size. Keep one for every camera: it remembers its last scene.
 
     Bodies may have any place, size and turn; one around the camera is not drawn, neither are bodies with a place or
-    turn that is not finite.
+    turn that is not finite. numba (of the extra ``[robot]``) is needed from the first picture on; the first one ever
+    takes some seconds, in which the loops are compiled.
     """
 
     def __init__(self, height: int = 256, width: int = 320) -> None:
         self.height, self.width = height, width
-        self._whole: Rectangle = (0, height, 0, width)
-        self._now = Layer(height, width)
+        self._whole = np.array([0, height, 0, width])
+        self._base, self._now = Layer.empty(height, width), Layer.empty(height, width)
         self._rgb = np.zeros((height, width, 3), np.uint8)
         self.forget()
 
@@ -53,9 +52,7 @@ class Renderer:
         """Draw everything again next time; only needed after arrays of static bodies were written to."""
         self._scene: tuple[Any, ...] | None = None
         self._static: tuple[Body, ...] = ()
-        self._moving: list[Actor] = []
-        self._states = np.zeros((0, 12))
-        self._kinds: list[tuple[Any, ...]] = []
+        self._rows, self._solids = pack(()), np.zeros(0, SOLID)
 
     def render(self, camera: Camera, light: Light, static: Sequence[Body], moving: Sequence[Body]) -> Picture:
         """Draw the scene.
@@ -66,80 +63,83 @@ class Renderer:
 
         Returns:
             A picture that is the caller's own.
+
+        Raises:
+            UserError: numba is not installed.
         """
         scene = (light, float(camera.fov), np.asarray(camera.place).tobytes(), np.asarray(camera.turn).tobytes())
         same = len(static) == len(self._static) and all(a is b for a, b in zip(static, self._static, strict=True))
-        anew = not same or scene != self._scene or len(moving) != len(self._moving)
+        anew = not same or scene != self._scene
         if anew:
-            self.forget()
-            self._stage = Stage(camera, light, static, self.height, self.width)
-            self._back: list[Actor] = []
-            self._backdrop = self._stage.layer
+            self._set_scene(camera, light, static)
             self._scene, self._static = scene, tuple(static)
-        changed = self._take_places(moving)
-        if anew:
-            self._draw(self._whole, self._moving)
-        elif changed:
-            concerned = [r for pair in changed for actor in pair for r in (actor.shown, actor.falls, actor.near)]
-            concerned = [rectangle for rectangle in concerned if not empty(rectangle)]
-            if concerned:
-                self._draw(union(concerned), [actor for actor, _ in changed])
+        rows = pack(moving)
+        solids = self._prepare(rows)
+        if anew or rows.shape != self._rows.shape:
+            self._draw(solids, self._whole)
+        else:
+            which = (rows != self._rows).any(1)
+            areas = np.concatenate(
+                [s[name][which] for s in (solids, self._solids) for name in ("shown", "falls", "near")]
+            )
+            areas = areas[(areas[:, 0] < areas[:, 1]) & (areas[:, 2] < areas[:, 3])]
+            if len(areas):
+                low, high = areas.min(0), areas.max(0)
+                self._draw(solids, np.array([low[0], high[1], low[2], high[3]]))
+        self._rows, self._solids = rows, solids
         ids = self._now.ids
         return Picture(self._rgb.copy(), np.where(ids < 0, np.float32(0), self._now.depth), ids.copy())
 
-    def _take_places(self, moving: Sequence[Body]) -> list[tuple[Actor, Actor]]:
-        """Prepare the moving bodies that are not what they were; give each as it is and as it was."""
-        states = np.empty((len(moving), 12))
-        if len(moving):
-            states[:, :3] = [body.place for body in moving]
-            states[:, 3:] = np.array([body.turn for body in moving]).reshape(-1, 9)
-        kinds = [(body.form, body.size, body.look, body.shadow) for body in moving]
-        if not self._moving:
-            which = list(range(len(moving)))
-        else:
-            which = np.flatnonzero((states != self._states).any(1)).tolist()
-            if kinds != self._kinds:
-                which = sorted({*which, *(i for i, kind in enumerate(kinds) if kind != self._kinds[i])})
-        self._states, self._kinds = states, kinds
-        if not which:
-            return []
-        actors = self._stage.prepare([moving[i] for i in which], [len(self._static) + i for i in which])
-        if not self._moving:
-            self._moving = actors
-            return []
-        before = [self._moving[i] for i in which]
-        for i, actor in zip(which, actors, strict=True):
-            self._moving[i] = actor
-        return list(zip(actors, before, strict=True))
+    def _set_scene(self, camera: Camera, light: Light, static: Sequence[Body]) -> None:
+        """Draw the static bodies."""
+        from . import painting, shading, shadows
 
-    def _draw(self, clip: Rectangle, changed: list[Actor]) -> None:
-        """Draw a rectangle again, as much as was changed since the last picture."""
-        order = sorted(self._moving, key=lambda actor: -actor.depth)
-        # What is drawn before the first change is kept, shadows among it included.
-        news = set(map(id, changed))
-        still = next((i for i, actor in enumerate(order) if id(actor) in news), len(order))
-        self._keep(order[:still])
-        front = order[still:]
-        now, stage, where = self._now, self._stage, slices(clip)
-        now.take(self._backdrop, clip)
-        for actor in front:
-            stage.paint(now, actor, clip)
-        stage.shade(now, self._backdrop, [*stage.actors, *self._back], front, clip)
-        sky = shading.haze(now.depth[where])
-        lamp = now.lamp_share[where] * sky
-        sky *= now.open_share[where]
-        colours = now.light[:3, *where] * lamp
-        colours += now.light[3:, *where] * sky
-        shading.to_srgb(colours, self._rgb[where])
+        view = self._view = View.of(camera, light, self.height, self.width)
+        self._colours = (shading.lamp_colour(light), shading.sky_colour(light))
+        layer, rows = self._base, pack(static)
+        rising = view.up[0] * view.x + view.up[1] * view.y[:, None] + view.up[2]
+        layer.light[:3] = 0
+        layer.light[3:] = shading.wall(light)[:, None, None] * (0.8 + 0.35 * np.clip(rising + 0.4, 0, 1))
+        layer.depth[:], layer.ids[:] = FAR, -1
+        layer.lamp_share[:] = layer.open_share[:] = 1
 
-    def _keep(self, back: list[Actor]) -> None:
-        if back == self._back:
-            return
-        kept = self._back if back[: len(self._back)] == self._back else []
-        layer = Layer(self.height, self.width)
-        base = self._backdrop if kept else self._stage.layer
-        layer.take(base, self._whole)
-        for actor in back[len(kept) :]:
-            self._stage.paint(layer, actor, self._whole)
-        self._stage.shade(layer, base, [*self._stage.actors, *kept], back[len(kept) :], self._whole)
-        self._back, self._backdrop = back, layer
+        bodies = rows.view(BODY)[:, 0]
+        boxes = bodies[bodies["form"] == 0]
+        reach = (np.abs(boxes["turn"]) @ boxes["size"][..., None])[..., 0]
+        low, high = boxes["place"] - reach, boxes["place"] + reach
+        self._tops = np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1], high[:, 2]], axis=1)
+        self._ground = 0.0
+        solids = self._prepare(rows)
+        painting.paint(layer, solids, np.argsort(-solids["depth"], kind="stable"), 0, self._whole, view, *self._colours)
+        # Shadows of static bodies end at the lowest point that is visible, and soften above what bodies stand on.
+        seen = layer.ids >= 0
+        heights = rising * layer.depth + np.float32(view.place[2])
+        self._ground = float(heights[seen].min()) if seen.any() else 0.0
+        self._fixed = self._prepare(rows)
+        shadows.shade(layer, self._fixed, self._fixed[:0], 0, -np.inf, self._whole, view)
+        # Those of moving bodies end on the top that shows most, a table's, not on the floor: that would cost too much.
+        levels = np.unique(self._tops[:, 4])
+        shows = [np.count_nonzero(np.abs(heights - np.float32(level)) < 1e-3) for level in levels]
+        if any(shows):
+            self._ground = float(levels[int(np.argmax(shows))]) - 1e-3
+
+    def _prepare(self, rows: np.ndarray) -> np.ndarray:
+        from . import solids
+
+        found = np.zeros(len(rows), SOLID)
+        solids.prepare(rows.view(BODY)[:, 0], self._view, self._ground, self._tops, found)
+        return found
+
+    def _draw(self, solids: np.ndarray, clip: np.ndarray) -> None:
+        """Draw a rectangle with the moving bodies."""
+        from . import painting, shading, shadows
+
+        now, first = self._now, len(self._static)
+        top, end, left, right = clip.tolist()
+        for own, kept in zip(now, self._base, strict=True):
+            own[..., top:end, left:right] = kept[..., top:end, left:right]
+        order = np.argsort(-solids["depth"], kind="stable")
+        painting.paint(now, solids, order, first, clip, self._view, *self._colours)
+        shadows.shade(now, self._fixed, solids, first, -np.inf, clip, self._view)
+        shadows.shade(now, solids, solids[:0], first, self._ground - 1e-3, clip, self._view)
+        shading.develop(now, clip, shading.TABLE, self._rgb)

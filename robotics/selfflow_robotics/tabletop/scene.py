@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -24,13 +26,18 @@ _INSIDE = Look((0.50, 0.44, 0.36))
 
 _SHOULDER = np.array([0.05, -0.24, 1.02])
 _UPPER, _FORE = 0.56, 0.56
+_RIGHT = np.array([0.0, -1.0, -0.25])
+_LEVEL = np.eye(3)
 _WRIST = 0.20  # from the tool's origin back to the wrist
 
 Part = tuple[str, tuple[float, ...], tuple[float, float, float], Look]
 
 
-def static_bodies(cabinet: Cabinet | None, setting: Setting) -> tuple[Body, ...]:
-    """Table, floor, wall, carcass and extras; made once per episode, so that a renderer can keep what it knows."""
+def static_bodies(cabinet: Cabinet | None, setting: Setting, still: Collection[int] = ()) -> tuple[Body, ...]:
+    """Table, floor, wall, carcass, extras, and the drawers in ``still`` as they are.
+
+    Made once and handed on unchanged, so that a renderer can keep what it knows.
+    """
     x, y = m.TABLE_X, m.TABLE_Y
     half = ((x[1] - x[0]) / 2, (y[1] - y[0]) / 2, m.TABLE_THICKNESS / 2)
     middle = (sum(x) / 2, sum(y) / 2)
@@ -46,6 +53,8 @@ def static_bodies(cabinet: Cabinet | None, setting: Setting) -> tuple[Body, ...]
             bodies.append(_box("table", (0.025, 0.025, legs), place, _JOINT))
     if cabinet is not None:
         bodies += _carcass(cabinet, setting.cabinet)
+        for drawer in still:
+            bodies += _drawer(cabinet, drawer, setting.cabinet)
     for name, px, py, yaw in setting.extras:
         kind = KINDS[name]
         thing = Thing(kind, [px, py, 0.0], turned(yaw))
@@ -54,12 +63,13 @@ def static_bodies(cabinet: Cabinet | None, setting: Setting) -> tuple[Body, ...]
     return tuple(bodies)
 
 
-def moving_bodies(world: World, setting: Setting) -> list[Body]:
-    """Objects, drawers, arm and gripper as they are now."""
+def moving_bodies(world: World, setting: Setting, still: Collection[int] = ()) -> list[Body]:
+    """Objects, drawers but those in ``still``, arm and gripper as they are now."""
     bodies = [body for thing in world.things for body in _thing(thing)]
     if world.cabinet is not None:
         for drawer in range(3):
-            bodies += _drawer(world.cabinet, drawer, setting.cabinet)
+            if drawer not in still:
+                bodies += _drawer(world.cabinet, drawer, setting.cabinet)
     return bodies + _gripper(world.hand) + _arm(world.hand)
 
 
@@ -124,18 +134,22 @@ def _carcass(cabinet: Cabinet, look: Look) -> list[Body]:
 
 
 def _drawer(cabinet: Cabinet, drawer: int, look: Look) -> list[Body]:
+    """Front, handle and, where it is open, the box behind the front."""
     name = f"drawer:{m.DRAWERS[drawer]}"
-    rows = np.flatnonzero(cabinet.owner == drawer)
-    looks = (look, _STEEL, _INSIDE, _INSIDE, _INSIDE)
-    bodies = []
-    for row, row_look in zip(rows, looks, strict=True):
-        low, high = cabinet.low[row], cabinet.high[row]
-        bodies.append(_box(name, tuple((high - low) / 2), tuple((low + high) / 2), row_look))
-    x, y, z = cabinet.handle(drawer)
-    for sign in (-1, 1):  # what holds the handle's bar
-        place = (x + m.HANDLE_OUT / 2, y, z + sign * (m.HANDLE_HALF[2] - 0.005))
-        bodies.append(_box(name, (m.HANDLE_OUT / 2, 0.004, 0.004), place, _STEEL))
+    panel, bar, *inside = np.flatnonzero(cabinet.owner == drawer)
+    bodies = [_between(name, cabinet.low[panel], cabinet.high[panel], look)]
+    # The handle is seen as one fin from the bar to the front; fingers take hold of it from the sides.
+    end = np.array([cabinet.low[panel][0], *cabinet.high[bar][1:]])
+    bodies.append(_between(name, cabinet.low[bar], end, _STEEL))
+    if cabinet.opening[drawer] > 0:
+        boards = [_between(name, cabinet.low[row], cabinet.high[row], _INSIDE) for row in inside]
+        bottom = min(boards, key=lambda board: board.size[2])  # its shadow covers those of the others
+        bodies += [board if board is bottom else replace(board, shadow=False) for board in boards]
     return bodies
+
+
+def _between(name: str, low: np.ndarray, high: np.ndarray, look: Look, shadow: bool = True) -> Body:
+    return Body(name, "box", tuple(((high - low) / 2).tolist()), (low + high) / 2, _LEVEL, look, shadow)
 
 
 def _gripper(hand: Hand) -> list[Body]:
@@ -160,31 +174,31 @@ def _arm(hand: Hand) -> list[Body]:
     """Two links from the shoulder to the wrist, the elbow out to the right; only seen."""
     wrist = hand.place - hand.turn[:, 2] * _WRIST
     line = wrist - _SHOULDER
-    length = float(np.linalg.norm(line))
+    length = math.hypot(*line)
     along = line / max(length, 1e-6)
     near = min(length, _UPPER + _FORE - 1e-3)
     # Triangle with sides _UPPER, _FORE and near; equal links put the elbow half-way.
     out = math.sqrt(max(_UPPER * _UPPER - near * near / 4, 0.0))
-    side = np.array([0.0, -1.0, -0.25])
-    side -= along * float(side @ along)
-    elbow = _SHOULDER + line / 2 + side / max(float(np.linalg.norm(side)), 1e-6) * out
+    side = _RIGHT - along * float(_RIGHT @ along)
+    elbow = _SHOULDER + line / 2 + side / max(math.hypot(*side), 1e-6) * out
     return [
         _link(_SHOULDER, elbow, 0.042, _ROBOT),
         _link(elbow, wrist, 0.03, _ROBOT),
-        Body("arm", "sphere", (0.046,), elbow, np.eye(3), _JOINT),
+        Body("arm", "sphere", (0.046,), elbow, _LEVEL, _JOINT),
     ]
 
 
 def _link(start: np.ndarray, end: np.ndarray, radius: float, look: Look) -> Body:
-    line = end - start
-    length = max(float(np.linalg.norm(line)), 1e-6)
-    z = line / length
-    aside = np.array([1.0, 0.0, 0.0]) if abs(z[0]) < 0.9 else np.array([0.0, 1.0, 0.0])
-    x = np.cross(aside, z)
-    x /= np.linalg.norm(x)
-    turn = np.stack([x, np.cross(z, x), z], axis=1)
+    (x0, y0, z0), (x1, y1, z1) = start.tolist(), end.tolist()
+    length = max(math.hypot(x1 - x0, y1 - y0, z1 - z0), 1e-6)
+    a, b, c = (x1 - x0) / length, (y1 - y0) / length, (z1 - z0) / length
+    # Any two axes across will do for a round body; numpy's cross product would take longer than the picture's edges.
+    across = (0.0, -c, b) if abs(a) < 0.9 else (c, 0.0, -a)
+    size = math.hypot(*across)
+    u, v, w = across[0] / size, across[1] / size, across[2] / size
+    turn = np.array([[u, b * w - c * v, a], [v, c * u - a * w, b], [w, a * v - b * u, c]])
     return Body("arm", "capsule", (radius, length / 2), (start + end) / 2, turn, look)
 
 
 def _box(name: str, half: tuple[float, ...], place: tuple[float, ...], look: Look) -> Body:
-    return Body(name, "box", tuple(float(value) for value in half), np.array(place, dtype=np.float64), np.eye(3), look)
+    return Body(name, "box", tuple(float(value) for value in half), np.array(place, dtype=np.float64), _LEVEL, look)

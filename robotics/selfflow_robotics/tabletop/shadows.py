@@ -7,198 +7,175 @@ and a convex body never shadows its own lit side.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from .rays import CORNERS, EDGE_FROM, EDGE_ONE, EDGE_OTHER, EDGE_TO, Rectangle, Solids, cross, ones_first
-from .shapes import Camera, Light
+from .compiled import kernel, part
 
+_BOX, _CYLINDER = 0, 2
 _BEHIND = 0.002  # metres over which a shadow begins behind the lit surface
-_CONTACT = 0.06  # bodies this far above what is beneath them no longer darken it
-_REACH = 2.6  # radii around a body in which it does
+_REACH = 2.6  # radii around a body in which it darkens what is beneath it
+_f, _u = np.float32, np.uint64  # an unsigned index is not checked for counting from the end
 
 
-class Shadows:
-    """The shadows of prepared bodies.
+@kernel
+def shade(layer, casters, receivers, first, lowest, clip, view):
+    """Shadow what a layer shows within ``clip``; of several shadows the deepest counts.
 
-    Args:
-        ground: base-frame height beneath which nothing is visible.
-        tops: ``(k, 5)`` of boxes that bodies may stand on: least and greatest x, least and greatest y, height.
-
-    Attributes:
-        shown: where in the picture each body can be; empty for those that cannot be seen.
-        falls: where its shadow can fall; empty if it casts none.
-        nears: the same of the darkness near its contact.
+    With receivers, only those are shadowed: the bodies whose numbers in ids begin with ``first``. Without, all is that
+    is not lower than ``lowest`` in the base frame.
     """
-
-    def __init__(self, solids: Solids, camera: Camera, light: Light, ground: float, tops: np.ndarray) -> None:
-        self.solids = solids
-        lamp = np.asarray(light.direction, np.float64)
-        view = np.asarray(camera.turn, np.float64)
-        self.lamp = lamp @ view
-        corners = solids.corners @ view.T + camera.place
-        centre = solids.place @ view.T + camera.place
-        self.radius = np.sqrt((solids.size**2).sum(1))
-        bottom = corners[..., 2].min(1)
-        gap = np.maximum(bottom - _support(centre, bottom, ground, tops), 0.0)
-        self.soft = np.clip(0.005 + 0.05 * gap, None, 0.03)
-        casts = np.array([body.shadow for body in solids.bodies], bool) & ~solids.hidden
-        self.casts = casts & bool(lamp[2] > 0.05)
-        self.round = np.minimum(np.cbrt(solids.size.prod(1)), 1.5 * solids.size.min(1)) * 1.1
-        dark = casts & (self.radius < 0.2) & (self.round > 0.008) & (gap < _CONTACT) & ~solids.hidden
-        self.dark = np.where(dark, 0.7 * (1 - gap / _CONTACT), 0.0)
-
-        drop = np.maximum(corners[..., 2] - ground + self.soft[:, None], 0.0) / max(lamp[2], 0.05)
-        margin = CORNERS * self.soft[:, None, None] + solids.corners
-        points = np.empty((3, len(centre), 16, 3))
-        points[0, :, :8] = points[0, :, 8:] = solids.corners
-        points[1, :, :8], points[1, :, 8:] = margin, margin - drop[..., None] * self.lamp
-        points[2, :, :8] = CORNERS * (_REACH * self.round)[:, None, None] + solids.place[:, None]
-        points[2, :, 8:] = points[2, :, :8]
-        found = solids.grid.rectangles(points)
-        found[:, solids.hidden] = 0
-        found[1, ~self.casts] = 0
-        found[2, ~dark] = 0
-        self.shown, self.falls, self.nears = ([tuple(r) for r in kind] for kind in found.tolist())
-
-        if solids.boxes.any():
-            self._prepare_boxes()
-        if not solids.boxes.all():
-            self._prepare_round()
-        # Radii of balls around the body, around it with its soft edge, and around the darkness near it.
-        radii = [self.radius, self.radius + self.soft + 0.01, 2 * _REACH * self.round]
-        self.balls: list[list[float]] = np.column_stack([solids.place, *radii]).tolist()
-        axes = np.vstack([np.eye(3), -view[2]])  # the last is downwards
-        self.around, self.around_offsets = axes.astype(np.float32), -(solids.place @ axes.T).astype(np.float32)
-
-    def _prepare_boxes(self) -> None:
-        """Half spaces ``normal P + offset >= 0`` whose intersection is a box's shadow, the body itself included."""
-        solids, lamp = self.solids, self.lamp
-        along = lamp @ solids.turn
-        faces = np.stack([along < 0, along > 0], axis=2).reshape(-1, 6)
-        outline = faces[:, EDGE_ONE] ^ faces[:, EDGE_OTHER]
-        start = solids.corners[:, EDGE_FROM]
-        normal = cross(solids.corners[:, EDGE_TO] - start, lamp)
-        normal *= np.sign((normal * (solids.place[:, None] - start)).sum(2, keepdims=True))
-        normal /= np.maximum(np.sqrt((normal**2).sum(2, keepdims=True)), 1e-12)
-        offset = -(normal * start).sum(2)
-        # Beneath the lit faces: as steep as _BEHIND, in units of the soft edge.
-        lit = solids.turn.transpose(0, 2, 1) * np.sign(along)[..., None]
-        steep = (self.soft / _BEHIND)[:, None]
-        beneath = (lit * solids.place[:, None]).sum(2) + solids.size - 0.5 * _BEHIND
-        half_spaces = np.concatenate([normal, -lit * steep[..., None]], axis=1)
-        offsets = np.concatenate([offset, beneath * steep], axis=1)
-        used = np.concatenate([outline, along != 0], axis=1)
-        self.half_spaces = ones_first(half_spaces.astype(np.float32), used)
-        self.offsets = ones_first(offsets.astype(np.float32), used)
-        self.used = used.sum(1).tolist()
-
-    def _prepare_round(self) -> None:
-        """Directions in which points are measured: along the shadow's axis, across it, and towards the lamp.
-
-        Of a cylinder, in place of the last: along its axis to the lit end, and away from its lit side.
-        """
-        solids, lamp = self.solids, self.lamp
-        axis = solids.turn[:, :, 2]
-        slope = axis @ lamp
-        along = axis - slope[:, None] * lamp
-        lean = np.sqrt((along**2).sum(1))
-        upright = lean < 1e-6
-        along[upright] = cross(lamp, np.eye(3)[np.argmin(np.abs(lamp))])
-        along /= np.sqrt((along**2).sum(1, keepdims=True))
-        facing = (lamp - slope[:, None] * axis) / np.maximum(lean, 1e-6)[:, None]
-        third = np.where(solids.cylinders[:, None], axis * np.where(slope > 0, 1.0, -1.0)[:, None], lamp)
-        measures = np.stack([along, cross(lamp, along), third, -facing], axis=1)
-        self.measure_offsets = -(measures @ solids.place[..., None])[..., 0].astype(np.float32)
-        self.measures = measures.astype(np.float32)
-        self.slope, self.lean = slope.tolist(), lean.tolist()
-
-    def lamp_share(self, i: int, rectangle: Rectangle, depth: np.ndarray) -> np.ndarray:
-        """``(rows, columns)`` share of the lamp that body ``i`` leaves to the points at ``depth`` on pixels' rays."""
-        form = self.solids.bodies[i].form
-        if form == "box":
-            used = self.used[i]
-            distances = self._distances(self.half_spaces[i, :used], self.offsets[i, :used], rectangle, depth)
-            inside = np.minimum.reduce(distances, axis=0)
-            inside *= np.float32(1 / self.soft[i])
-        else:
-            inside = self._round(i, rectangle, depth, form == "cylinder")
-        np.subtract(np.float32(0.5), inside, out=inside)
-        np.maximum(inside, np.float32(0), out=inside)
-        return np.minimum(inside, np.float32(1), out=inside)
-
-    def _distances(
-        self, normals: np.ndarray, offsets: np.ndarray, rectangle: Rectangle, depth: np.ndarray
-    ) -> np.ndarray:
-        found = self.solids.grid.affine(normals, rectangle)
-        found *= depth
-        found += offsets[:, None, None]
-        return found
-
-    def _round(self, i: int, rectangle: Rectangle, depth: np.ndarray, cylinder: bool) -> np.ndarray:
-        solids, kinds = self.solids, 4 if cylinder else 3
-        radius, half = solids.radius[i], solids.half[i]
-        slope, lean = self.slope[i], self.lean[i]
-        parts = self._distances(self.measures[i, :kinds], self.measure_offsets[i, :kinds], rectangle, depth)
-        a, b, towards = parts[:3]
-        if cylinder:
-            # The shadow is two ellipses, one for each end, and what is between them.
-            np.abs(a, out=a)
-            ellipse = np.square(b)
-            np.subtract(np.float32(radius * radius), ellipse, out=ellipse)
-            np.maximum(ellipse, np.float32(0), out=ellipse)
-            np.sqrt(ellipse, out=ellipse)
-            ellipse *= abs(slope)
-            ellipse += half * lean
-            ellipse -= a
-            np.abs(b, out=b)
-            np.subtract(np.float32(radius), b, out=b)
-            inside = np.minimum(b, ellipse, out=ellipse)
-            # Beneath the lit end, and either behind the lit side or beyond the other end.
-            behind = np.subtract(np.float32(-half), towards, out=b)
-            if lean >= 1e-6:
-                np.maximum(behind, parts[3], out=behind)
-            np.subtract(np.float32(half), towards, out=towards)
-            behind = np.minimum(behind, towards, out=behind) if lean >= 1e-6 else towards
-        else:
-            behind = np.negative(towards, out=towards)
-            if half:
-                extent = half * lean
-                beside = np.clip(a, np.float32(-extent), np.float32(extent))
-                a -= beside
-                beside *= half * slope / max(extent, 1e-9)
-                behind += beside
-            a *= a
-            b *= b
-            a += b
-            np.sqrt(a, out=a)
-            inside = np.subtract(np.float32(radius), a, out=a)
-        behind *= np.float32(1 / _BEHIND)
-        behind -= np.float32(0.5)
-        inside *= np.float32(1 / self.soft[i])
-        return np.minimum(inside, behind, out=inside)
-
-    def open_share(self, i: int, rectangle: Rectangle, depth: np.ndarray) -> np.ndarray:
-        """``(rows, columns)`` share of the surroundings' light that body ``i``, taken for a ball, leaves beneath it."""
-        parts = self._distances(self.around, self.around_offsets[i], rectangle, depth)
-        beneath = np.maximum(parts[3], np.float32(0))
-        parts *= parts
-        squared = parts[0] + parts[1]
-        squared += parts[2]
-        np.maximum(squared, np.float32(1e-8), out=squared)
-        radius = float(self.round[i])
-        beneath *= np.float32(self.dark[i] * radius**2)
-        beneath /= np.sqrt(squared)
-        np.reciprocal(squared, out=squared)
-        squared -= np.float32(1 / (_REACH * radius) ** 2)
-        np.maximum(squared, np.float32(0), out=squared)
-        beneath *= squared
-        np.subtract(np.float32(1), beneath, out=beneath)
-        return np.maximum(beneath, np.float32(0.3), out=beneath)
+    found, around = np.empty(len(view.x), np.float32), np.empty(4, np.int64)
+    for k in range(len(casters)):
+        s = casters[k]
+        for j in range(4):
+            around[j] = clip[j] if len(receivers) == 0 else (1 << 30) * (1 - j % 2)
+        for i in range(len(receivers)):
+            other = receivers[i]
+            if _reaches(s, other, view.lamp):
+                for j in (0, 2):
+                    around[j] = min(around[j], max(clip[j], other.shown[j]))
+                    around[j + 1] = max(around[j + 1], min(clip[j + 1], other.shown[j + 1]))
+        _shade(layer, s, around, first if len(receivers) else -1, lowest, view, found)
 
 
-def _support(centre: np.ndarray, bottom: np.ndarray, ground: float, tops: np.ndarray) -> np.ndarray:
-    """``(n,)`` height of what is beneath each body: the highest top under its centre that is not above its bottom."""
-    under = (tops[:, 0] <= centre[:, :1]) & (centre[:, :1] <= tops[:, 1])
-    under &= (tops[:, 2] <= centre[:, 1:2]) & (centre[:, 1:2] <= tops[:, 3])
-    under &= tops[:, 4] <= bottom[:, None] + 0.02
-    return np.where(under, tops[:, 4], ground).max(axis=1, initial=ground)
+@part
+def _reaches(s, other, lamp):
+    """Whether a body's shadow or darkness may meet a ball around another."""
+    p, q = s.place, other.place
+    a, b, c = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+    squared, near, reach = a * a + b * b + c * c, other.ball + 2 * _REACH * s.round, other.ball + s.soft + 0.01
+    if s.dark > 0 and squared < near * near:
+        return True
+    if s.form == _BOX:
+        for k in range(s.sides):
+            w = s.walls[k]
+            if w[0] * q[0] + w[1] * q[1] + w[2] * q[2] + w[3] < -reach:
+                return False
+        return True
+    along, reach = a * lamp[0] + b * lamp[1] + c * lamp[2], reach + s.ball
+    return squared - along * along < reach * reach and along < reach
+
+
+@part
+def _shade(layer, s, clip, first, lowest, view, found):
+    """One body's shadow and darkness, on what has the number ``first`` or a higher one."""
+    for kind in range(2):
+        shares = layer.open_share if kind else layer.lamp_share
+        rectangle = s.near if kind else s.falls
+        left, right = max(clip[2], rectangle[2]), min(clip[3], rectangle[3])
+        if left >= right:
+            continue
+        start, end = _wide(left, right, len(view.x))
+        for row in range(max(clip[0], rectangle[0]), min(clip[1], rectangle[1])):
+            if kind:
+                _open_shares(s, view, row, start, end, layer.depth, found)
+            elif s.form == _BOX:
+                _box_shares(s, view, row, start, end, layer.depth, found)
+            elif s.form == _CYLINDER:
+                _cylinder_shares(s, view, row, start, end, layer.depth, found)
+            else:
+                _capsule_shares(s, view, row, start, end, layer.depth, found)
+            rise, rest = _f(view.up[0]), _f(view.up[1] * view.y[row] + view.up[2])
+            least = _f(lowest - view.place[2])
+            for k in range(_u(left), _u(right)):
+                reached = (layer.ids[row, k] >= first) & ((rise * view.x[k] + rest) * layer.depth[row, k] >= least)
+                share = min(found[k], shares[row, k])
+                shares[row, k] = share if reached else shares[row, k]
+
+
+@part
+def _wide(left, right, width):
+    """A range around another, of whole blocks of vectors if the picture is wide enough: what is left over is slow."""
+    count = min((right - left + 31) // 32 * 32, width)
+    start = min(left, width - count)
+    return start, start + count
+
+
+@part
+def _box_shares(s, view, row, left, right, depth, found):
+    """Shares of the lamp that a body leaves to a row's points."""
+    x, y = view.x, view.y[row]
+    for i in range(0, s.sides, 3):
+        a0, b0, c0 = _wall(s, i, y)
+        a1, b1, c1 = _wall(s, i + 1, y)
+        a2, b2, c2 = _wall(s, i + 2, y)
+        for k in range(_u(left), _u(right)):
+            z = depth[row, k]
+            inside = min(min((a0 * x[k] + b0) * z + c0, (a1 * x[k] + b1) * z + c1), (a2 * x[k] + b2) * z + c2)
+            found[k] = inside if i == 0 else min(found[k], inside)
+    for k in range(_u(left), _u(right)):
+        found[k] = min(max(_f(0.5) - found[k], _f(0)), _f(1))
+
+
+@part
+def _wall(s, i, y):
+    """How far a row's points are inside one of the half spaces of a box's shadow, as ``(a x + b) depth + c``."""
+    if i >= s.sides:
+        return _f(0), _f(0), _f(1e9)
+    w, factor = s.walls[i], 1 / (_BEHIND if i < s.lit else s.soft)
+    return _f(w[0] * factor), _f((w[1] * y + w[2]) * factor), _f(w[3] * factor - (0.5 if i < s.lit else 0.0))
+
+
+@part
+def _measure(s, i, y):
+    """A round body's measure of a row's points, as a, b, c of ``(a x + b) depth + c``."""
+    m = s.measures[i]
+    offset = m[0] * s.place[0] + m[1] * s.place[1] + m[2] * s.place[2]
+    return _f(m[0]), _f(m[1] * y + m[2]), _f(-offset)
+
+
+@part
+def _cylinder_shares(s, view, row, left, right, depth, found):
+    x, y = view.x, view.y[row]
+    a0, b0, c0 = _measure(s, 0, y)
+    a1, b1, c1 = _measure(s, 1, y)
+    a2, b2, c2 = _measure(s, 2, y)
+    a3, b3, c3 = _measure(s, 3, y)
+    radius, half, slope, extent = _f(s.radius), _f(s.half), _f(abs(s.slope)), _f(s.half * s.lean)
+    upright, per_soft, per_behind = s.lean < 1e-6, _f(1 / s.soft), _f(1 / _BEHIND)
+    for k in range(_u(left), _u(right)):
+        along, across = (a0 * x[k] + b0) * depth[row, k] + c0, abs((a1 * x[k] + b1) * depth[row, k] + c1)
+        towards = (a2 * x[k] + b2) * depth[row, k] + c2
+        # The shadow is two ellipses, one for each end, and what is between them.
+        ellipse = math.sqrt(max(radius * radius - across * across, _f(0))) * slope + extent - abs(along)
+        # Beneath the lit end, and either behind the lit side or beyond the other end.
+        side = max(-half - towards, (a3 * x[k] + b3) * depth[row, k] + c3)
+        behind = min(half - towards, _f(1e9) if upright else side)
+        inside = min(min(radius - across, ellipse) * per_soft, behind * per_behind - _f(0.5))
+        found[k] = min(max(_f(0.5) - inside, _f(0)), _f(1))
+
+
+@part
+def _capsule_shares(s, view, row, left, right, depth, found):
+    x, y = view.x, view.y[row]
+    a0, b0, c0 = _measure(s, 0, y)
+    a1, b1, c1 = _measure(s, 1, y)
+    a2, b2, c2 = _measure(s, 2, y)
+    radius, extent = _f(s.radius), _f(s.half * s.lean)
+    rises, per_soft, per_behind = _f(s.slope / max(s.lean, 1e-9)), _f(1 / s.soft), _f(1 / _BEHIND)
+    for k in range(_u(left), _u(right)):
+        along, across = (a0 * x[k] + b0) * depth[row, k] + c0, (a1 * x[k] + b1) * depth[row, k] + c1
+        towards = (a2 * x[k] + b2) * depth[row, k] + c2
+        beside = min(max(along, -extent), extent)
+        along -= beside
+        behind = beside * rises - towards
+        inside = (radius - math.sqrt(along * along + across * across)) * per_soft
+        inside = min(inside, behind * per_behind - _f(0.5))
+        found[k] = min(max(_f(0.5) - inside, _f(0)), _f(1))
+
+
+@part
+def _open_shares(s, view, row, left, right, depth, found):
+    """Shares of the surroundings' light that a body, taken for a ball, leaves to what is beneath it."""
+    x, y, up = view.x, view.y[row], view.up
+    px, py, pz = _f(s.place[0]), _f(s.place[1]), _f(s.place[2])
+    ux, uy, uz, y = _f(-up[0]), _f(-up[1]), _f(-up[2]), _f(y)
+    strength, limit = _f(s.dark * s.round**2), _f(1 / (_REACH * s.round) ** 2)
+    for k in range(_u(left), _u(right)):
+        a, b, c = x[k] * depth[row, k] - px, y * depth[row, k] - py, depth[row, k] - pz
+        squared = max(a * a + b * b + c * c, _f(1e-8))
+        beneath = max(ux * a + uy * b + uz * c, _f(0)) * strength
+        fades = max(_f(1) / squared - limit, _f(0))
+        found[k] = max(_f(1) - beneath / math.sqrt(squared) * fades, _f(0.3))

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from selfflow_mm.errors import UserError
 from selfflow_robotics.tabletop.cameras import look_at, project, unproject
-from selfflow_robotics.tabletop.patches import paint
-from selfflow_robotics.tabletop.rays import Grid, Solids
+from selfflow_robotics.tabletop.painting import paint
 from selfflow_robotics.tabletop.renderer import Picture, Renderer
+from selfflow_robotics.tabletop.rows import BODY, SOLID, Layer, View, pack
 from selfflow_robotics.tabletop.shapes import Body, Camera, Light, Look
+from selfflow_robotics.tabletop.solids import prepare
 
 HEIGHT, WIDTH = 60, 80
 LAMP = Light((0.0, 0.0, 1.0))
@@ -139,9 +140,16 @@ def test_coverage_sums_to_the_area(form: str) -> None:
     rng = np.random.default_rng(3)
     body = make_body(form, (0, 0, 0), random_turn(rng))
     camera = make_camera((0.9, 0.5, 0.4), (0, 0, 0))
-    grid = Grid(camera, HEIGHT, WIDTH)
-    solids = Solids([body], camera, grid, np.array([[0, 0, 1.0], [0, 0, 1.0]]) @ camera.turn)
-    cover = paint(solids, 0, (0, HEIGHT, 0, WIDTH), np.ones(3), np.ones(3)).cover
+    view, solids = View.of(camera, LAMP, HEIGHT, WIDTH), np.zeros(1, SOLID)
+    prepare(pack([body]).view(BODY)[:, 0], view, -1.0, np.zeros((0, 5)), solids)
+    levels = []
+    for behind in (0, 1):  # what is seen of the background is what the body does not cover
+        layer = Layer.empty(HEIGHT, WIDTH)
+        layer.light[:] = behind
+        whole = np.array([0, HEIGHT, 0, WIDTH])
+        paint(layer, solids, np.array([0]), 0, whole, view, np.ones(3), np.ones(3))
+        levels.append(layer.light[0])
+    cover = 1 - (levels[1] - levels[0])
     large = picture_of(body, camera=camera, height=8 * HEIGHT, width=8 * WIDTH)
     area = (large.ids >= 0).reshape(HEIGHT, 8, WIDTH, 8).mean((1, 3))
     assert cover.sum() == pytest.approx(area.sum(), rel=0.01)
