@@ -1,6 +1,6 @@
 """The picture at the top of the README: film strips and spectrograms of clips the bundled model makes, not chosen.
 
-    python benchmarks/readme_picture.py --out docs/pictures/tiny.png
+python benchmarks/readme_picture.py --out docs/pictures/tiny.png
 """
 
 from __future__ import annotations

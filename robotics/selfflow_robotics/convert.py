@@ -1,59 +1,31 @@
-"""Robot data from one format to another, with everything kept that the other format can hold."""
+"""Robot data from one format to another, with everything kept that the other format can hold.
+
+Episodes are written in parts, by one process or several, and joined when all are there: a conversion that was killed
+goes on with the parts that are missing.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
-import re
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, cast
 
-import numpy as np
-
+from selfflow_mm.data.parallel import Crash, ordered_map
 from selfflow_mm.errors import UserError
 
-from .episode import Episode, Pictures, RawPictures
-from .files import BadEpisode, EpisodeWriter
-from .naming import Naming, lerobot_naming, rlds_naming
+from .part_writing import PartJob, write_part
+from .parts import PartRecord, PartsFolder, quarantine_lines
 from .sources import RobotFiles
 from .stream import Quarantined
+from .targets import QUARANTINE, Target, TargetOptions
 
 __all__ = ["Converted", "TargetOptions", "convert"]
-
-#: Pictures of an episode that take less than this are decoded once and kept while it is written.
-_KEPT_BYTES = 256 * 2**20
-_AHEAD = 3
-
-
-@dataclass(frozen=True)
-class TargetOptions:
-    """How the new data set is written.
-
-    Attributes:
-        to: ``lerobot`` (v3.0) or ``rlds``.
-        name: of an RLDS data set; the source's unless given.
-        pictures: of a LeRobot data set: ``video``, or ``image`` to keep JPEG and PNG files bit for bit.
-        video_codec, crf: of the videos; crf None is the codec's usual.
-        episodes_per_shard: of an RLDS data set.
-        overwrite: replace the folder if it holds a data set.
-    """
-
-    to: Literal["lerobot", "rlds"]
-    name: str = ""
-    pictures: Literal["video", "image"] = "video"
-    video_codec: str = "h264"
-    crf: int | None = None
-    episodes_per_shard: int = 100
-    overwrite: bool = False
-
-    @property
-    def decodes(self) -> bool:
-        """Whether pictures are decoded on the way."""
-        return self.to == "lerobot" and self.pictures == "video"
 
 
 @dataclass(frozen=True)
@@ -72,118 +44,102 @@ def convert(
     options: TargetOptions,
     *,
     episodes: range | None = None,
+    workers: int = 0,
+    episodes_per_part: int | None = None,
     progress: bool = True,
 ) -> Converted:
     """Write ``source`` in another format into the folder ``target``.
 
     Damaged episodes are left out, told in the result, and listed in ``quarantine.jsonl`` of the new folder.
 
+    Parts that are done lie in ``.parts`` of the folder until everything is; the same call goes on with the others after
+    it was stopped in whatever way. The result has the same bytes with any number of ``workers``.
+
     Args:
         source: an opened data set with its layout.
         target: a folder that is not there yet, unless ``options.overwrite``.
         episodes: numbers in the split; all unless given.
+        workers: processes; 0 is this one.
+        episodes_per_part: of a LeRobot data set, whose files begin anew with each part; 50 to 500 unless given, the
+            more the larger the data set is. An RLDS data set's parts are its shards.
 
     Raises:
-        UserError: a target that exists, episodes that do not, or not one episode that can be read.
+        UserError: a target that exists or holds the parts of another conversion, episodes that do not exist, or not
+            one that can be read.
     """
-    from tqdm import tqdm
-
     chosen = range(len(source)) if episodes is None else episodes
     if len(chosen) == 0:
         raise UserError("no episode was chosen")
     source.locate(chosen[0]), source.locate(chosen[-1])
-    naming = lerobot_naming(source) if options.to == "lerobot" else rlds_naming(source)
-    quarantine: list[Quarantined] = []
-    written = steps = 0
-    with (
-        _writer(source, target, options, naming) as writer,
-        tqdm(total=len(chosen), unit="episode", disable=not progress) as bar,
-    ):
-        for result in _read_ahead(source, chosen, options.decodes):
-            bar.update()
-            if isinstance(result, Quarantined):
-                quarantine.append(result)
-                continue
-            writer.write(naming.translate(result))
-            written, steps = written + 1, steps + result.length
-        if not written:
+    making, parts = Target(source, options), PartsFolder(target)
+    size = options.episodes_per_part(len(chosen))
+    if episodes_per_part is not None and options.to == "lerobot":
+        size = episodes_per_part
+    if size < 1 or workers < 0:
+        raise UserError(f"a part has at least one episode and workers are at least 0, got {size} and {workers}")
+    stretches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+
+    def check() -> None:
+        making.writer(target, options.overwrite)
+
+    with parts.opened(_plan(source, options, chosen, size), options.overwrite, check):
+        jobs = [PartJob(source, options, target, number, stretch) for number, stretch in enumerate(stretches)]
+        records = _written(parts, jobs, len(chosen), workers, progress)
+        quarantine = tuple(entry for record in records for entry in record.quarantine)
+        whole = [record for record in records if record.episodes]
+        if not whole:
+            parts.discard()
             raise UserError(f"not one episode of {source.files.folder} can be read: {quarantine[0].reason}")
-    if quarantine:
-        lines = "".join(json.dumps(dataclasses.asdict(entry)) + "\n" for entry in quarantine)
-        (target / "quarantine.jsonl").write_text(lines, encoding="utf-8")
-    return Converted(target, written, steps, tuple(quarantine))
+        if not parts.placing:
+            parts.joined.mkdir(exist_ok=True)
+            making.join([record.data for record in whole], parts.joined, target, progress)
+            if quarantine:
+                (parts.joined / QUARANTINE).write_text(quarantine_lines(quarantine), encoding="utf-8")
+        parts.place([] if parts.placing else making.replaced(target), check)
+    return Converted(target, sum(one.episodes for one in whole), sum(one.steps for one in whole), quarantine)
 
 
-def _writer(source: RobotFiles, target: Path, options: TargetOptions, naming: Naming) -> EpisodeWriter:
-    if options.to == "lerobot":
-        from .lerobot import LeRobotWriter
-
-        return LeRobotWriter(
-            target,
-            features=naming.features,
-            metadata_features=naming.metadata_features,
-            fps=source.control_rate,
-            robot_type=source.layout.robot,
-            extra_info=naming.note,
-            pictures=options.pictures,
-            video_codec=options.video_codec,
-            crf=options.crf,
-            overwrite=options.overwrite,
-        )
-    from .rlds import RldsWriter
-
-    return RldsWriter(
-        target,
-        name=options.name or re.sub(r"\W+", "_", source.files.name).lower(),
-        split=source.files.split or "train",
-        features=None if naming.tree else naming.features,
-        metadata_features=None if naming.tree else naming.metadata_features,
-        tree=naming.tree,
-        episodes_per_shard=options.episodes_per_shard,
-        description=f"Converted from {source.files.format} data by selfflow-mm.",
-        overwrite=options.overwrite,
-    )
+def _written(parts: PartsFolder, jobs: list[PartJob], total: int, workers: int, progress: bool) -> list[PartRecord]:
+    """The records of all parts, those that are missing being made."""
+    missing = [job for job in jobs if parts.record(job.number) is None]
+    done = total - sum(len(job.episodes) for job in missing)
+    with parts.progress(total, done, progress):
+        results = ordered_map(write_part, missing, min(workers, len(missing)))
+        # Its processes end with it, before what they have begun is removed.
+        with contextlib.closing(cast(Generator[int | Crash, None, None], results)):
+            for result in results:
+                if isinstance(result, Crash):
+                    raise UserError(
+                        "a process that converted died, perhaps for lack of memory; the same command goes on with "
+                        "what is missing (try fewer --workers)"
+                    )
+    records = [parts.record(job.number) for job in jobs]
+    return [record for record in records if record is not None]
 
 
-def _read_ahead(source: RobotFiles, chosen: range, decode: bool) -> Iterator[Episode | Quarantined]:
-    """The episodes in order; a thread reads and decodes a few ahead, because decoding lets go of the interpreter."""
-    with ThreadPoolExecutor(1, thread_name_prefix="episodes") as pool:
-        waiting: deque[Future[Episode | Quarantined]] = deque()
-        try:
-            for number in chosen:
-                waiting.append(pool.submit(_read, source, number, decode))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _read(source: RobotFiles, number: int, decode: bool) -> Episode | Quarantined:
-    shard, index = source.locate(number)
+def _plan(source: RobotFiles, options: TargetOptions, chosen: range, size: int) -> dict[str, Any]:
+    """What the parts depend on, by the words for a user whose second run differs."""
+    files = source.files
     try:
-        episode = source.files.read(shard, index)
-        if episode.length == 0:
-            raise BadEpisode(source.files.shards[shard].name, index, "it has no step")
-    except BadEpisode as error:
-        return Quarantined(error.shard, error.index, error.reason)
-    if not decode:
-        return episode
-    try:
-        return dataclasses.replace(episode, pictures={name: _decoded(p) for name, p in episode.pictures.items()})
-    except UserError as error:
-        return Quarantined(source.files.shards[shard].name, index, str(error))
+        program = version("selfflow-mm")
+    except PackageNotFoundError:
+        program = "unknown"
+    rlds, lerobot = ("name", "episodes_per_shard"), ("pictures", "video_codec", "crf")
+    used = ("to", *(rlds if options.to == "rlds" else lerobot))
+    return {
+        "the version of the program": program,
+        "the source": [files.format, files.name, files.split],
+        "the source's shards": _digest([(shard.name, shard.episodes) for shard in files.shards]),
+        "the shards that are missing": _digest(sorted(files.missing)),
+        "the layout": source.layout.name,
+        "the layout's content": _digest(dataclasses.asdict(source.layout)),
+        **{f"the option {name.replace('_', ' ')}": getattr(options, name) for name in used},
+        "the control rate": source.control_rate if options.to == "lerobot" else None,
+        "the episodes": [chosen.start, chosen.stop, chosen.step],
+        "the episodes of a part": size,
+    }
 
 
-def _decoded(pictures: Pictures) -> Pictures:
-    """The same pictures, every one known to decode: a video cannot take back frames that it has begun to write."""
-    kept, size = [], 0
-    for start in range(0, len(pictures), 32):
-        steps = range(start, min(start + 32, len(pictures)))
-        frames = pictures.read(steps)
-        size += frames.nbytes
-        if size <= _KEPT_BYTES:
-            kept.append(frames)
-    return RawPictures(np.concatenate(kept)) if kept and size <= _KEPT_BYTES else pictures
+def _digest(content: Any) -> dict[str, str]:
+    """What is too long to show."""
+    return {"sha256": hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]}

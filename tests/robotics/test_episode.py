@@ -1,4 +1,4 @@
-"""Pictures of an episode: the same bits with and without the fast decoder, gaps, damage, and lengths that must agree."""
+"""Pictures of an episode: the same bits with and without the fast decoder, gaps, damage; lengths that must agree."""
 
 from __future__ import annotations
 

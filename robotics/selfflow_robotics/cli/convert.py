@@ -7,13 +7,14 @@ from pathlib import Path
 
 HELP = "write a data set of robot episodes in another format"
 EXAMPLES = """examples:
-  selfflow-mm robot-data convert fractal20220817_data fractal --to lerobot
+  selfflow-mm robot-data convert fractal20220817_data fractal --to lerobot --workers 8
   selfflow-mm robot-data convert bridge_dataset bridge --to lerobot --pictures image     JPEG files bit for bit
   selfflow-mm robot-data convert my_lerobot_set out --to rlds --name my_set --verify
   selfflow-mm robot-data convert fractal20220817_data some --to rlds --episodes 0:100    a subset
 
 Every column of numbers keeps its bits in both directions; --verify reads everything back and says so. Damaged episodes
-are left out and listed in quarantine.jsonl. docs/robot-data.md says what is called what.
+are left out and listed in quarantine.jsonl. A conversion that was stopped, in whatever way, goes on when the same
+command is run again; another --workers changes neither that nor the result. docs/robot-data.md has more.
 """
 
 
@@ -29,26 +30,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures", choices=("video", "image"), default="video",
         help="of a LeRobot data set: MP4, or the source's JPEG and PNG files in the tables (default: video)",
     )  # fmt: skip
-    parser.add_argument("--codec", default="h264", help="of the videos: h264 (default), av1, hevc")
+    parser.add_argument("--codec", default="h264", help="of the videos: h264 (default) or av1")
     parser.add_argument(
         "--crf", type=int, metavar="Q", help="quality of the videos, 0 best (default: the codec's usual)"
     )
     parser.add_argument(
         "--episodes-per-shard", type=int, default=100, metavar="N", help="of an RLDS data set (default: 100)"
     )
+    parser.add_argument("--workers", type=int, default=0, metavar="W", help="processes (default: 0, this one)")
     parser.add_argument("--verify", action="store_true", help="read everything back and compare")
-    parser.add_argument("--overwrite", action="store_true", help="replace a data set that lies in DST")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a data set, or an unfinished one of another command, in DST"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    import sys
+
     from selfflow_mm.errors import UserError
 
     from ..convert import TargetOptions, convert
+    from ..parts import PARTS
     from ..sources import open_episodes
     from ..verify import verify
 
     if args.episodes_per_shard < 1:
         raise UserError(f"--episodes-per-shard is at least 1, got {args.episodes_per_shard}")
+    if args.workers < 0:
+        raise UserError(f"--workers is at least 0, got {args.workers}")
     source = open_episodes(args.source, args.layout, args.split)
     chosen = parse_range(args.episodes, len(source))
     options = TargetOptions(
@@ -60,7 +69,12 @@ def run(args: argparse.Namespace) -> int:
         episodes_per_shard=args.episodes_per_shard,
         overwrite=args.overwrite,
     )
-    done = convert(source, args.target, options, episodes=chosen)
+    try:
+        done = convert(source, args.target, options, episodes=chosen, workers=args.workers)
+    except KeyboardInterrupt:
+        if (args.target / PARTS).is_dir():
+            print(f"{args.target} is not finished; the same command goes on where this one stopped", file=sys.stderr)
+        raise
     print(f"{done.folder}: {done.episodes} episodes, {done.steps} steps")
     if done.quarantine:
         print(f"{len(done.quarantine)} episodes could not be read; they are listed in {done.folder}/quarantine.jsonl:")

@@ -14,7 +14,10 @@ from .columns import PURPOSE, to_arrow
 from .numbered import Place
 from .stats import Statistics
 
-__all__ = ["data_schema_note", "episode_row", "placed", "text_table"]
+__all__ = ["EPISODES_PER_GROUP", "data_schema_note", "episode_row", "placed", "statistics_columns", "text_table"]
+
+#: Rows of a row group.
+EPISODES_PER_GROUP = 100
 
 
 def episode_row(
@@ -39,17 +42,26 @@ def episode_row(
             row[name] = pa.array([value], pa.string())
         else:
             row[name] = to_arrow(value[None], value.shape, fixed=all(feature.shape))
-    for name, one in statistics.items():
-        for key, entries in one.items():
-            row[f"stats/{name}/{key}"] = to_arrow(_storable(entries)[None], entries.shape, fixed=False)
-    return pa.table(row)
+    return pa.table(row | statistics_columns([statistics]))
 
 
-def placed(row: Any, place: Place) -> Any:
-    """``row`` with the columns that say in which file of ``meta/episodes`` it is."""
+def placed(rows: Any, place: Place) -> Any:
+    """``rows`` with the columns that say in which file of ``meta/episodes`` they are."""
     pa = require("pyarrow", PURPOSE)
-    row = row.append_column("meta/episodes/chunk_index", pa.array([place.chunk], pa.int64()))
-    return row.append_column("meta/episodes/file_index", pa.array([place.file], pa.int64()))
+    count = rows.num_rows
+    rows = rows.append_column("meta/episodes/chunk_index", pa.array([place.chunk] * count, pa.int64()))
+    return rows.append_column("meta/episodes/file_index", pa.array([place.file] * count, pa.int64()))
+
+
+def statistics_columns(episodes: Sequence[Mapping[str, Statistics]]) -> dict[str, Any]:
+    """``stats/{column}/{name}`` of episodes with the same columns, each an Arrow array of one entry per episode."""
+    return {
+        f"stats/{name}/{key}": to_arrow(
+            np.stack([_storable(each[name][key]) for each in episodes]), entries.shape, fixed=False
+        )
+        for name, one in episodes[0].items()
+        for key, entries in one.items()
+    }
 
 
 def text_table(texts: Sequence[str], column: str) -> Any:

@@ -10,10 +10,18 @@ from ..extras import require
 from .columns import PURPOSE
 from .numbered import Place
 
-__all__ = ["ParquetFiles"]
+__all__ = ["ParquetFiles", "parquet_writer"]
 
 #: A row group is written when this is reached: small enough to read one episode, large enough not to drown in footers.
 _GROUP_BYTES = 4 * 2**20
+
+
+def parquet_writer(sink: Any, schema: Any) -> Any:
+    """A ``pyarrow.parquet.ParquetWriter`` that keeps the bits of numbers."""
+    pa = require("pyarrow", PURPOSE)
+    # A dictionary takes every NaN for the same and would lose its payload, so numbers get none.
+    worded = [field.name for field in schema if pa.types.is_string(field.type)]
+    return require("pyarrow.parquet", PURPOSE).ParquetWriter(sink, schema, compression="snappy", use_dictionary=worded)
 
 
 class ParquetFiles:
@@ -65,12 +73,7 @@ class ParquetFiles:
         path = self._folder / self._place.path(self._pattern)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._sink = path.open("wb")
-        pa = require("pyarrow", PURPOSE)
-        # A dictionary takes every NaN for the same and would lose its payload, so numbers get none.
-        worded = [field.name for field in schema if pa.types.is_string(field.type)]
-        self._writer = require("pyarrow.parquet", PURPOSE).ParquetWriter(
-            self._sink, schema, compression="snappy", use_dictionary=worded
-        )
+        self._writer = parquet_writer(self._sink, schema)
 
     def _flush(self) -> None:
         if self._waiting:

@@ -20,7 +20,7 @@ from ..extras import require
 from .cameras import Camera, ImageCamera, Taken, VideoCamera
 from .columns import PURPOSE, to_arrow
 from .declared import Declared
-from .episodes_table import data_schema_note, episode_row, placed, text_table
+from .episodes_table import EPISODES_PER_GROUP, data_schema_note, episode_row, placed, text_table
 from .info import FEATURES_KEY, MADE_COLUMNS, feature_to_json, feature_to_lerobot
 from .movies import codec_named, described
 from .numbered import DATA_PATH, EPISODES_PATH, VIDEO_PATH, Limits, Place
@@ -32,7 +32,8 @@ __all__ = ["NOTE_KEY", "LeRobotWriter"]
 #: The key of ``meta/info.json`` for ``extra_info``.
 NOTE_KEY = "selfflow_conversion"
 _ROWS_PER_GROUP = 1024
-_EPISODES_PER_GROUP = 100
+#: What unfinished work lies in, in a data set's folder.
+_BEGUN = (".writing-", ".parts")
 
 
 class LeRobotWriter:
@@ -113,7 +114,7 @@ class LeRobotWriter:
         }
         size = self._limits.data_mb * 2**20
         self._data = ParquetFiles(self._staging, DATA_PATH, size, chunks_size, _ROWS_PER_GROUP)
-        self._table = ParquetFiles(self._staging, EPISODES_PATH, size, chunks_size, _EPISODES_PER_GROUP)
+        self._table = ParquetFiles(self._staging, EPISODES_PATH, size, chunks_size, EPISODES_PER_GROUP)
         self._known: dict[str, dict[str, int]] = {name: {} for name in self._declared.indexed}
         self._statistics: dict[str, Statistics] = {}
         self._episodes = self._steps = 0
@@ -302,7 +303,7 @@ def _usable(folder: Path, overwrite: bool) -> bool:
     """
     if folder.is_file():
         raise UserError(f"{folder} is a file; a LeRobot data set is a folder")
-    if not folder.is_dir() or not any(not entry.name.startswith(".writing-") for entry in folder.iterdir()):
+    if not folder.is_dir() or not any(not entry.name.startswith(_BEGUN) for entry in folder.iterdir()):
         return False
     if not (folder / "meta" / "info.json").is_file():
         raise UserError(f"{folder} is not empty and holds no LeRobot data set; choose another folder")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -44,6 +44,9 @@ class RldsWriter:
         quality: of JPEG files made from decoded pictures, 1 to 100.
         overwrite: replace the split where the folder has it already.
 
+    Attributes:
+        replaced: files of the split that is overwritten.
+
     Raises:
         UserError: names or numbers are not valid, the folder holds the split, or another data set.
     """
@@ -69,7 +72,7 @@ class RldsWriter:
         self.folder, self.name, self.version, self.split = Path(folder), name, version, split
         self.tree = tree if tree is not None else make_tree(features or {}, metadata_features)
         self._per_shard, self._description, self._quality = episodes_per_shard, description, quality
-        self._old: set[Path] = set()
+        self.replaced: set[Path] = set()
         self._info = self._existing(overwrite)
         self._lengths: list[int] = []
         self._bytes = 0
@@ -151,17 +154,22 @@ class RldsWriter:
         names = [fill_template(TEMPLATE, self.name, self.split, shard, total) for shard in range(total)]
         for shard, file in enumerate(names):
             os.replace(self._begun(shard), self.folder / file)
-        _write_json(self.folder / "features.json", self.tree.json)
-        _write_json(self.folder / "dataset_info.json", self._described())
-        for path in self._old - {self.folder / file for file in names}:
+        self.describe(self.folder, self._lengths, self._bytes)
+        for path in self.replaced - {self.folder / file for file in names}:
             path.unlink(missing_ok=True)
 
-    def _described(self) -> dict[str, Any]:
+    def describe(self, folder: Path, lengths: Sequence[int], size: int) -> None:
+        """Write ``features.json`` and ``dataset_info.json`` into ``folder``: shards of so many episodes, ``size`` bytes
+        of records in all, beside the other splits of the writer's own folder."""
+        _write_json(folder / "features.json", self.tree.json)
+        _write_json(folder / "dataset_info.json", self._described(lengths, size))
+
+    def _described(self, lengths: Sequence[int], size: int) -> dict[str, Any]:
         entry = {
             "filepathTemplate": TEMPLATE,
             "name": self.split,
-            "numBytes": str(self._bytes),
-            "shardLengths": [str(length) for length in self._lengths],
+            "numBytes": str(size),
+            "shardLengths": [str(length) for length in lengths],
         }
         splits = [each for each in self._info.get("splits", []) if each.get("name") != self.split]
         fresh = {"description": self._description} if self._description or not self._info else {}
@@ -178,8 +186,8 @@ class RldsWriter:
         """The description of the data set that this split joins; empty where there is none."""
         path = self.folder / "dataset_info.json"
         if not path.exists():
-            self._old = set(self.folder.glob("*.tfrecord-*-of-*"))
-            if self._old and not overwrite:
+            self.replaced = set(self.folder.glob("*.tfrecord-*-of-*"))
+            if self.replaced and not overwrite:
                 raise UserError(
                     f"'{self.folder}' holds records without a dataset_info.json; write elsewhere or overwrite"
                 )
@@ -192,7 +200,7 @@ class RldsWriter:
         if self.split in splits and not overwrite:
             raise UserError(f"'{self.folder}' already has a split '{self.split}'; write elsewhere or overwrite it")
         if self.split in splits:
-            self._old = {self.folder / file for file in splits[self.split].files}
+            self.replaced = {self.folder / file for file in splits[self.split].files}
         if set(splits) <= {self.split}:
             return {}
         same = (info.get("name"), info.get("version")) == (self.name, self.version)

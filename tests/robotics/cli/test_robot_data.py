@@ -74,6 +74,22 @@ def test_convert_and_verify(data, tmp_path, capsys):
     assert "3 episodes, 9 steps" in text and "the same to the bit" in text
 
 
+def test_a_conversion_that_was_stopped_says_that_it_goes_on(data, tmp_path, capsys, monkeypatch):
+    command = ["robot-data", "convert", str(data), str(tmp_path / "r"), "--to", "rlds"]
+    with monkeypatch.context() as patch:
+        patch.setattr("selfflow_robotics.convert.Target.join", interrupted)
+        assert main(command) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert main([*command, "--name", "other"]) == 2
+    assert 'the option name: "" then, "other" now' in capsys.readouterr().err
+    assert main([*command, "--workers", "1"]) == 0
+    assert "3 episodes, 9 steps" in capsys.readouterr().out and not (tmp_path / "r/.parts").exists()
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -86,6 +102,7 @@ def test_convert_and_verify(data, tmp_path, capsys):
         (["convert", "DATA", "OUT", "--to", "rlds", "--episodes", "a:b"], "is written A:B"),
         (["convert", "DATA", "OUT", "--to", "rlds", "--episodes-per-shard", "0"], "at least 1"),
         (["convert", "DATA", "OUT", "--to", "lerobot", "--codec", "mjpeg2000"], "mjpeg2000"),
+        (["convert", "DATA", "OUT", "--to", "lerobot", "--workers", "-1"], "--workers is at least 0"),
         (["convert", "DATA", "DATA", "--to", "lerobot"], "DATA"),
         (["record", "--out", "OUT", "--workers", "-1"], "--workers is at least 0"),
         (["record", "--out", "OUT", "--noise", "nan"], "--noise"),

@@ -19,6 +19,7 @@ from PIL import Image
 
 from selfflow_robotics.episode import EncodedPictures, Episode, Feature, RawPictures
 from selfflow_robotics.lerobot import LeRobotWriter, open_lerobot
+from selfflow_robotics.lerobot.join import join_lerobot
 
 PYTHON = os.environ.get("SELFFLOW_LEROBOT_PYTHON", "")
 pytestmark = pytest.mark.skipif(
@@ -123,6 +124,28 @@ def test_lerobot_reads_our_videos(codec: str, tmp_path: Path, square_film: Calla
     with LeRobotWriter(folder, features=features, fps=FPS, metadata_features=metadata, video_codec=codec) as writer:
         for episode in episodes:
             writer.write(episode)
+    check_videos(tmp_path, folder, features, episodes, psnr)
+
+
+def test_lerobot_reads_a_set_that_was_joined(tmp_path: Path, square_film: Callable, psnr: Callable) -> None:
+    """Of three parts, each with a data file and a video of its own; tasks that were first in one are later in all."""
+    features, episodes = given(square_film)
+    metadata = {"file_path": Feature("text", (), "str"), "pose": Feature("array", (3,), "float64")}
+    parts = [tmp_path / f"part-{number}" for number in range(len(episodes))]
+    for part, episode in zip(parts, episodes, strict=True):
+        with LeRobotWriter(part, features=features, fps=FPS, metadata_features=metadata) as writer:
+            writer.write(episode)
+    folder = tmp_path / "joined"
+    folder.mkdir()
+    join_lerobot(parts, folder)
+    assert len(list(folder.glob("data/*/*.parquet"))) == len(list(folder.glob(f"videos/{FRONT}/*/*.mp4"))) == 3
+    check_videos(tmp_path, folder, features, episodes, psnr)
+
+
+def check_videos(
+    tmp_path: Path, folder: Path, features: dict[str, Feature], episodes: list[Episode], psnr: Callable
+) -> None:
+    """lerobot reads in ``folder`` what the episodes hold."""
     lerobot(tmp_path, "read", folder, tmp_path / "found.npz")
     found = np.load(tmp_path / "found.npz")
     check_read(found, features, episodes)
@@ -131,7 +154,8 @@ def test_lerobot_reads_our_videos(codec: str, tmp_path: Path, square_film: Calla
     theirs = np.round(found[f"camera/{FRONT}"] * 255).astype(np.uint8).transpose(0, 2, 3, 1)
     assert psnr(theirs, frames) > 30
     files = open_lerobot(folder)
-    ours = np.concatenate([files.read(0, number).pictures[FRONT].read() for number in range(len(episodes))])
+    places = [(shard, index) for shard, entry in enumerate(files.shards) for index in range(entry.episodes)]
+    ours = np.concatenate([files.read(*place).pictures[FRONT].read() for place in places])
     assert psnr(theirs, ours) > 32  # the same frames; lerobot's conversion to RGB takes the nearest chroma
 
 
