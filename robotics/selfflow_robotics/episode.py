@@ -7,9 +7,12 @@ or by dots as LeRobot does (``observation.state``). What the columns *mean* is a
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -134,9 +137,8 @@ def _fast_jpeg(data: bytes) -> np.ndarray | None:
     Both decode with libjpeg-turbo to the same bits, but Pillow takes 60 microseconds in Python before it begins, and
     copies twice. A header that claims an enormous picture is left to Pillow, which has a limit.
     """
-    try:
-        import simplejpeg
-    except ModuleNotFoundError:
+    simplejpeg = _simplejpeg()
+    if simplejpeg is None:
         return None
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
@@ -144,6 +146,15 @@ def _fast_jpeg(data: bytes) -> np.ndarray | None:
             return None
         return simplejpeg.decode_jpeg(data, fastdct=False, fastupsample=False)
     except ValueError:
+        return None
+
+
+@cache
+def _simplejpeg() -> ModuleType | None:
+    """Looked for once: Python would search its path anew for every picture."""
+    try:
+        return importlib.import_module("simplejpeg")
+    except ModuleNotFoundError:
         return None
 
 

@@ -11,10 +11,8 @@ from gymnasium import spaces
 
 from selfflow_mm.errors import UserError
 
-from ..actions.rotations import matrix_to_quaternion, quaternion_to_axis_angle
 from . import measures as m
 from .contacts import Contact
-from .hand import REST
 from .renderer import Renderer
 from .scene import moving_bodies, static_bodies
 from .sound import SAMPLES, Microphones
@@ -169,13 +167,10 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     def _observe(self, since: float) -> dict[str, Any]:
         world = self.task.world
         hand = world.hand
-        lean = matrix_to_quaternion(hand.turn @ REST.T)  # from pointing straight down
-        # Times REST's quaternion (0, 1, 0, 0). As lean's w is >= 0, so is the result's x: no jump near straight down.
-        quaternion = np.array([-lean[1], lean[0], lean[3], -lean[2]])
         gripper = (1 - hand.gap / m.GAP, world.closed)
         observation: dict[str, Any] = {
-            "agent": {"qpos": np.concatenate([hand.place, quaternion_to_axis_angle(lean), gripper]).astype(np.float32)},
-            "extra": {"tcp_pose": np.concatenate([hand.place, quaternion]).astype(np.float32)},
+            "agent": {"qpos": np.array([*hand.place, *hand.lean(), *gripper], np.float32)},
+            "extra": {"tcp_pose": np.array([*hand.place, *hand.quaternion()], np.float32)},
         }
         if self._pictures:
             picture = self._picture()

@@ -6,6 +6,8 @@ fingers moving along y. The arm behind the hand is only seen; it touches nothing
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from . import measures as m
@@ -40,6 +42,28 @@ class Hand:
         out[:, :3] = self._local[:, :3] @ self.turn.T
         out[:, :3] += self.place
         return out
+
+    def quaternion(self) -> tuple[float, float, float, float]:
+        """w, x, y, z of ``turn``, the one of q and -q that stays near (0, 1, 0, 0), straight down (Shepperd 1978)."""
+        (a, b, c), (d, e, f), (g, h, i) = self.turn.tolist()
+        # Four times the squares of x, y, z; the hand never turns far from straight down, so x or another is large.
+        squares = (1 + a - e - i, 1 - a + e - i, 1 - a - e + i)
+        if squares[0] >= max(squares):
+            w, x, y, z = h - f, squares[0], b + d, c + g
+        elif squares[1] >= squares[2]:
+            w, x, y, z = c - g, b + d, squares[1], f + h
+        else:
+            w, x, y, z = d - b, c + g, f + h, squares[2]
+        size = math.copysign(math.hypot(w, x, y, z), x)
+        return (w / size, x / size, y / size, z / size)
+
+    def lean(self) -> tuple[float, float, float]:
+        """The rotation vector, in the base frame, from pointing straight down (``REST``) to ``turn``."""
+        w, x, y, z = self.quaternion()
+        # That times the inverse of (0, 1, 0, 0), which is REST.
+        sine = math.hypot(w, z, y)
+        scale = 2 * math.atan2(sine, x) / sine if sine > 1e-12 else 2.0
+        return (-w * scale, -z * scale, y * scale)
 
     def to_tool(self, place: np.ndarray | list[float] | tuple[float, ...]) -> np.ndarray:
         """A point of the base frame in the tool's."""

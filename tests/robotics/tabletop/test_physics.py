@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from selfflow_robotics.tabletop import measures as m
 from selfflow_robotics.tabletop.cabinet import Cabinet
 from selfflow_robotics.tabletop.footprints import Footprint, overlap
-from selfflow_robotics.tabletop.hand import REST
+from selfflow_robotics.tabletop.hand import REST, Hand
 from selfflow_robotics.tabletop.tasks import TASKS, make_task, put
 from selfflow_robotics.tabletop.things import Thing
 from selfflow_robotics.tabletop.world import World
@@ -319,3 +320,14 @@ def _check(world: World) -> None:
             assert not inside
     if world.cabinet is not None:
         assert all(0.0 <= opening <= m.TRAVEL for opening in world.cabinet.opening)
+
+
+@given(st.floats(0, 2 * np.pi), st.floats(0, 1.75), st.floats(-np.pi, np.pi))
+def test_the_hands_quaternion_and_lean_are_scipys(about, tilt, yaw):
+    axis = np.array([np.cos(about), np.sin(about), 0.0])
+    lean = Rotation.from_rotvec(tilt * axis) * Rotation.from_euler("z", yaw)
+    hand = Hand(np.zeros(3), lean.as_matrix() @ REST)
+    x, y, z, w = Rotation.from_matrix(hand.turn).as_quat()
+    found = np.array(hand.quaternion())
+    assert np.allclose(found, np.array([w, x, y, z]) * (np.sign(x) or 1), atol=1e-9) and found[1] >= 0
+    assert np.allclose(Rotation.from_rotvec(hand.lean()).as_matrix(), lean.as_matrix(), atol=1e-9)
