@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 from selfflow_mm.errors import UserError
 from selfflow_robotics.tabletop import TASKS, VARIANTS, Expert, TabletopEnv, get_image
+from selfflow_robotics.tabletop.renderer import Renderer
 from selfflow_robotics.tabletop.scene import moving_bodies, static_bodies
 from selfflow_robotics.tabletop.variants import make_setting
 
@@ -182,3 +183,20 @@ def test_it_says_that_it_is_a_test_bed_and_needs_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_drawer_that_nobody_was_asked_to_open_is_seen_when_it_moves() -> None:
+    """It is part of the scene that is drawn once, until it moves: the picture is that of a scene drawn anew."""
+    env = gymnasium.make(ID, task="open_drawer", render_mode="rgb_array").unwrapped
+    assert isinstance(env, TabletopEnv)
+    env.reset(seed=0)
+    closed = env.render().astype(int)
+    world, setting = env.task.world, env._setting
+    other = (env.task.drawer + 1) % 3
+    for opening in (0.1, 0.15):
+        world.cabinet.slide(other, opening - world.cabinet.opening[other])
+        seen = env.render().astype(int)
+        anew = Renderer().render(
+            setting.camera, setting.light, static_bodies(world.cabinet, setting), moving_bodies(world, setting)
+        )
+        assert np.abs(seen - anew.rgb).mean() < 0.5 < 2 < np.abs(seen - closed).mean()
