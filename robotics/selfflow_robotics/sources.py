@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from selfflow_mm.errors import UserError
@@ -25,7 +26,12 @@ class RobotFiles:
     layout: Layout
 
     def __len__(self) -> int:
-        return sum(shard.episodes for shard in self.files.shards)
+        return self._ends[-1] if self._ends else 0
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """The number of the first episode after each shard; kept, because every episode of a long job asks."""
+        return list(itertools.accumulate(shard.episodes for shard in self.files.shards))
 
     @property
     def control_rate(self) -> float:
@@ -41,12 +47,10 @@ class RobotFiles:
         Raises:
             UserError: out of range.
         """
-        ends = list(itertools.accumulate(shard.episodes for shard in self.files.shards))
-        total = ends[-1] if ends else 0
-        if not 0 <= number < total:
-            raise UserError(f"there is no episode {number}; {self.files.folder} has {total}, counted from 0")
-        shard = bisect.bisect_right(ends, number)
-        return shard, number - (ends[shard - 1] if shard else 0)
+        if not 0 <= number < len(self):
+            raise UserError(f"there is no episode {number}; {self.files.folder} has {len(self)}, counted from 0")
+        shard = bisect.bisect_right(self._ends, number)
+        return shard, number - (self._ends[shard - 1] if shard else 0)
 
     def read(self, shard: int, index: int) -> RobotEpisode:
         """One episode in the house's convention; its pictures stay encoded until asked for.

@@ -98,17 +98,22 @@ def _compare(wanted: Episode, found: Episode, report: Verification) -> None:
         if name not in found.pictures:
             report.differences.append(f"{where}: the pictures '{name}' are missing")
         else:
-            _compare_pictures(name, pictures, found.pictures[name], report)
+            _compare_pictures(where, name, pictures, found.pictures[name], report)
 
 
-def _compare_pictures(name: str, wanted: Pictures, found: Pictures, report: Verification) -> None:
+def _compare_pictures(where: str, name: str, wanted: Pictures, found: Pictures, report: Verification) -> None:
     if isinstance(wanted, EncodedPictures) and isinstance(found, EncodedPictures):
         if [bytes(data) for data in wanted.data] == [bytes(data) for data in found.data]:
             report.exact_pictures += len(wanted)
             return
     for start in range(0, len(wanted), 32):
         steps = range(start, min(start + 32, len(wanted)))
-        error = np.square(wanted.read(steps).astype(np.float32) - found.read(steps)).mean(axis=(1, 2, 3))
+        before, after = wanted.read(steps), found.read(steps)
+        if before.shape != after.shape:
+            size = f"{after.shape[1:]} instead of {before.shape[1:]}"
+            report.differences.append(f"{where}: the pictures '{name}' have the size {size}")
+            return
+        error = np.square(before.astype(np.float32) - after).mean(axis=(1, 2, 3))
         with np.errstate(divide="ignore"):
             report.psnr.setdefault(name, []).extend((10 * np.log10(255.0**2 / error)).tolist())
 

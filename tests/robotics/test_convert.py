@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image as Pillow
 
 from selfflow_mm.errors import UserError
 from selfflow_robotics.convert import TargetOptions, convert
-from selfflow_robotics.episode import EncodedPictures, Episode
+from selfflow_robotics.episode import EncodedPictures, Episode, RawPictures
 from selfflow_robotics.naming import NOTE, lerobot_naming
 from selfflow_robotics.rlds import FRACTAL_FEATURES, FRACTAL_METADATA, RldsWriter
 from selfflow_robotics.sources import open_episodes, open_files
@@ -228,3 +229,19 @@ def test_a_lerobot_set_of_somebody_else_becomes_usual_rlds(tmp_path):
     assert episode.columns["reward"].tolist() == [0, 0, 0, 0, 0, 1] and set(episode.columns["discount"]) == {1}
     assert episode.texts["language_instruction"][0] == "do 0 0"
     assert episode.pictures["observation/images/front"].read([0]).shape == (1, 16, 24, 3)
+
+
+def test_verify_tells_pictures_of_another_size(tmp_path):
+    source, options = memory_source([[3]]), TargetOptions(to="lerobot", pictures="image")
+    done = convert(source, tmp_path / "out", options, progress=False)
+    real = source.files.read
+
+    def enlarged(shard: int, index: int) -> Episode:
+        episode = real(shard, index)
+        return replace(episode, pictures={"observation/image": RawPictures(np.zeros((3, 8, 8, 3), np.uint8))})
+
+    source.files.read = enlarged
+    report = verify(source, done, options)
+    assert report.differences == [
+        "episode 0/0: the pictures 'observation.images.front' have the size (16, 24, 3) instead of (8, 8, 3)"
+    ]

@@ -21,8 +21,6 @@ from numpy.typing import ArrayLike
 from selfflow_mm.errors import UserError
 
 __all__ = [
-    "compose_quaternion",
-    "compose_rpy",
     "matrix_to_quaternion",
     "matrix_to_axis_angle",
     "matrix_to_rpy",
@@ -164,31 +162,6 @@ def wxyz_from_xyzw(quaternion: ArrayLike) -> np.ndarray:
 def xyzw_from_wxyz(quaternion: ArrayLike) -> np.ndarray:
     """Our order to RT-1's and scipy's, every bit kept."""
     return np.roll(_checked(quaternion, 4), -1, axis=-1)
-
-
-def compose_quaternion(first: ArrayLike, then: ArrayLike) -> np.ndarray:
-    """The rotation that turns by ``first`` and afterwards by ``then``, both about the base frame's axes.
-
-    Both ``(..., 4)`` w first, leading axes broadcast; the result has length 1 again, so that thousands of small turns
-    do not drift.
-    """
-    w1, x1, y1, z1 = np.moveaxis(_unit(first), -1, 0)
-    w2, x2, y2, z2 = np.moveaxis(_unit(then), -1, 0)
-    product = [
-        w2 * w1 - x2 * x1 - y2 * y1 - z2 * z1,
-        w2 * x1 + x2 * w1 + y2 * z1 - z2 * y1,
-        w2 * y1 - x2 * z1 + y2 * w1 + z2 * x1,
-        w2 * z1 + x2 * y1 - y2 * x1 + z2 * w1,
-    ]
-    return _unit(np.stack(product, axis=-1))
-
-
-def compose_rpy(first: ArrayLike, then: ArrayLike) -> np.ndarray:
-    """:func:`compose_quaternion` for roll, pitch, yaw: an orientation and a step's rotation give the next orientation.
-
-    Adding the angles instead errs by half the product of two of them: 0.005 rad for two turns of 0.1 rad.
-    """
-    return quaternion_to_rpy(compose_quaternion(rpy_to_quaternion(first), rpy_to_quaternion(then)))
 
 
 def _checked(values: ArrayLike, width: int) -> np.ndarray:

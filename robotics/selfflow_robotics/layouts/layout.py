@@ -18,6 +18,7 @@ from selfflow_mm.config_yaml import parse_yaml
 from selfflow_mm.errors import UserError
 
 from ..actions import grippers, rotations
+from ..actions.chunks import terminates_at_end
 from ..episode import Episode, Feature
 from ..robot_episode import ACTION_NAMES, RobotEpisode
 
@@ -243,9 +244,7 @@ class Layout:
     def _terminate(self, episode: Episode) -> np.ndarray:
         if self.terminate is not None and self.terminate.column in episode.columns:
             return np.any(self._entries(episode, self.terminate, "end") > 0, axis=1)
-        ends = np.zeros(episode.length, bool)
-        ends[-1:] = True
-        return ends
+        return terminates_at_end(episode.length)
 
 
 def _text(value: str | bytes) -> str:

@@ -49,3 +49,11 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
     """What they call for every row or pixel; becomes a part of them."""
     options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return _numba.njit(forceinline=True, **options)(function)
+
+
+@part
+def wide(left, right, width):
+    """A range around another, of whole blocks of vectors if the picture is wide enough: what is left over is slow."""
+    count = min((right - left + 31) // 32 * 32, width)
+    start = min(left, width - count)
+    return start, start + count

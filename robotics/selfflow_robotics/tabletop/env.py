@@ -113,8 +113,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._setting: Setting = make_setting(self._aspects, episode, [thing.name for thing in world.things])
         # Drawers that nobody is asked to move are part of the scene that stays, until one moves after all.
         openings = world.cabinet.opening if world.cabinet else []
-        target = getattr(self._task, "drawer", None)
-        self._still = {drawer: opening for drawer, opening in enumerate(openings) if drawer != target}
+        self._still = {d: opening for d, opening in enumerate(openings) if d != self._task.drawer}
         self._static = static_bodies(world.cabinet, self._setting, self._still)
         self._microphones = Microphones()
         self._steps, self._contacts = 0, []

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .compiled import kernel, part
+from .compiled import kernel, part, wide
 from .rows import FAR, NEAR
 
 _BOX, _CYLINDER = 0, 2
@@ -44,7 +44,7 @@ def paint(layer, solids, order, first, clip, view, lamp, sky):
             left, right = max(columns[0], clip[2], s.shown[2]), min(columns[1], clip[3], s.shown[3])
             if left >= right:
                 continue
-            start, end = _wide(left, right, width)
+            start, end = wide(left, right, width)
             if s.form == _BOX:
                 _meet_box(s, view.x, y, start, end, inside, depth, cosines)
             elif s.form == _CYLINDER:
@@ -69,14 +69,6 @@ def _span(s, y, view, columns):
         elif rest < 0:
             right = -1.0
     columns[0], columns[1] = int(min(left, 1e9)), int(max(right, -1.0))
-
-
-@part
-def _wide(left, right, width):
-    """A range around another, of whole blocks of vectors if the picture is wide enough: what is left over is slow."""
-    count = min((right - left + 31) // 32 * 32, width)
-    start = min(left, width - count)
-    return start, start + count
 
 
 @part

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from .compiled import kernel, part
+from .compiled import kernel, part, wide
 
 _BOX, _CYLINDER = 0, 2
 _BEHIND = 0.002  # metres over which a shadow begins behind the lit surface
@@ -67,7 +67,7 @@ def _shade(layer, s, clip, first, lowest, view, found):
         left, right = max(clip[2], rectangle[2]), min(clip[3], rectangle[3])
         if left >= right:
             continue
-        start, end = _wide(left, right, len(view.x))
+        start, end = wide(left, right, len(view.x))
         for row in range(max(clip[0], rectangle[0]), min(clip[1], rectangle[1])):
             if kind:
                 _open_shares(s, view, row, start, end, layer.depth, found)
@@ -83,14 +83,6 @@ def _shade(layer, s, clip, first, lowest, view, found):
                 reached = (layer.ids[row, k] >= first) & ((rise * view.x[k] + rest) * layer.depth[row, k] >= least)
                 share = min(found[k], shares[row, k])
                 shares[row, k] = share if reached else shares[row, k]
-
-
-@part
-def _wide(left, right, width):
-    """A range around another, of whole blocks of vectors if the picture is wide enough: what is left over is slow."""
-    count = min((right - left + 31) // 32 * 32, width)
-    start = min(left, width - count)
-    return start, start + count
 
 
 @part

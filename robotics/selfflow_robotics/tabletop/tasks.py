@@ -23,7 +23,8 @@ AREA_X, AREA_Y = (0.50, 0.80), (-0.26, 0.26)
 
 
 class Task:
-    """One episode's aim. ``limit``: control steps after which it is truncated; ``subtasks``: how many instructions.
+    """One episode's aim. ``limit``: control steps after which it is truncated; ``subtasks``: how many instructions;
+    ``drawer``: the one to be moved, -1 for none.
 
     ``stats`` are SIMPLER's episode statistics, renewed by ``evaluate``.
     """
@@ -31,6 +32,7 @@ class Task:
     name = ""
     limit = 80
     subtasks = 1
+    drawer = -1
     world: World
 
     def __init__(self) -> None:

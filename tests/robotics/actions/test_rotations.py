@@ -62,18 +62,14 @@ def test_rpy_comes_back_away_from_gimbal_lock(rpy: np.ndarray) -> None:
         assert np.allclose(np.exp(1j * back), np.exp(1j * rpy), atol=1e-12)  # -pi and pi are one angle
 
 
-@given(_VECTORS, st.integers(0, 2**32 - 1))
-def test_quaternions_as_scipy(axis_angle: np.ndarray, seed: int) -> None:
+@given(_VECTORS)
+def test_quaternions_as_scipy(axis_angle: np.ndarray) -> None:
     rotation = Rotation.from_rotvec(axis_angle.reshape(-1, 3))
     ours = r.axis_angle_to_quaternion(axis_angle)
     theirs = r.wxyz_from_xyzw(rotation.as_quat().reshape(*axis_angle.shape[:-1], 4))
     assert np.allclose(np.abs(np.sum(ours * theirs, axis=-1)), 1, atol=1e-14)
     assert np.all(ours[..., 0] >= 0)
     assert np.allclose(r.matrix_to_quaternion(r.quaternion_to_matrix(ours)), ours, atol=1e-8)
-    other = np.random.default_rng(seed).normal(size=(*axis_angle.shape[:-1], 4))
-    product = r.quaternion_to_matrix(r.compose_quaternion(ours, other))
-    true = Rotation.from_quat(r.xyzw_from_wxyz(other).reshape(-1, 4)) * rotation
-    assert np.allclose(product, _matrices(true, axis_angle), atol=1e-13)
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -116,15 +112,6 @@ def test_angle_0_is_exact() -> None:
     assert np.array_equal(r.axis_angle_to_quaternion([0, 0, 0]), [1, 0, 0, 0])
     tiny = np.array([3e-200, 0, -1e-200])
     assert np.array_equal(r.quaternion_to_axis_angle(r.axis_angle_to_quaternion(tiny)), tiny)
-
-
-def test_many_small_turns_make_a_full_one() -> None:
-    orientation, step = np.array([1.0, 0, 0, 0]), r.axis_angle_to_quaternion([0, 0, 2 * np.pi / 1000])
-    for _ in range(1000):
-        orientation = r.compose_quaternion(orientation, step)
-    assert np.allclose(orientation, [1, 0, 0, 0], atol=1e-12)
-    assert np.allclose(r.compose_rpy([0.1, 0, 0], [0, 0, 0.1]), [0.1, 0, 0.1], atol=1e-15)  # sxyz: roll, then yaw
-    assert abs(r.compose_rpy([0, 0, 0.1], [0.1, 0, 0]) - [0.1, 0, 0.1]).max() > 0.004
 
 
 def test_wrong_shapes_are_named() -> None:
