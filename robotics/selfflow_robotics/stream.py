@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -61,6 +61,7 @@ class EpisodeStream:
         rank, world: this process sees every ``world``-th episode of the common order, from ``rank`` on; together they
             see each once.
         ahead: episodes that a thread reads ahead; 0 reads when asked.
+        without: (shard, index) of episodes that are not given, such as those held out.
 
     Attributes:
         epoch: of the episode that comes next.
@@ -81,6 +82,7 @@ class EpisodeStream:
         rank: int = 0,
         world: int = 1,
         ahead: int = 2,
+        without: Collection[tuple[int, int]] = (),
     ) -> None:
         if not 0 <= rank < world:
             raise UserError(f"rank {rank} of {world} processes: it goes from 0 to {world - 1}")
@@ -90,11 +92,15 @@ class EpisodeStream:
         missing = source.files.missing
         self._shards = [number for number in range(len(source.files.shards)) if number not in missing]
         self._total = sum(source.files.shards[number].episodes for number in self._shards)
-        if self._total <= rank:
-            raise UserError(f"{source.files.folder} holds {self._total} episodes, none is left for rank {rank}")
+        if self._total - len(set(without)) <= rank:
+            raise UserError(
+                f"{source.files.folder} holds {self._total} episodes, of which {len(set(without))} are left out: "
+                f"none remains for rank {rank}"
+            )
         self.source = source
         self.seed, self.shuffle, self.epochs, self.group = seed, shuffle, epochs, group
         self.rank, self.world, self.ahead = rank, world, ahead
+        self.without = frozenset(without)
         self.epoch = 0
         self.quarantine = [
             Quarantined(source.files.shards[number].name, -1, "the file is missing") for number in sorted(missing)
@@ -189,8 +195,9 @@ class EpisodeStream:
                 first = max(position, start + self.rank)
                 first += (start + self.rank - first) % self.world
                 for at in range(first, last, self.world):
-                    shard, index = group[at - position]
-                    yield _Place(epoch, at, int(shard), int(index))
+                    shard, index = (int(number) for number in group[at - position])
+                    if (shard, index) not in self.without:
+                        yield _Place(epoch, at, shard, index)
                 position = last
             epoch, start = epoch + 1, 0
 

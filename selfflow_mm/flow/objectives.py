@@ -97,6 +97,7 @@ class ObjectiveConfig:
         weights: factor of each modality's loss; those not named count 1.
         given_level: given tokens are noised to a level drawn from U(0, given_level) per sample (sec. 4: 0.2 for
             first frames; 0 keeps them clean).
+        given_levels: the same for single modalities, in place of ``given_level``.
         caption_dropout: share of samples whose caption is dropped, for guidance. Student and teacher see the same.
         text_level: noise level told to text tokens: they are data, so ``zero``; or the sample's ``mean`` level. The
             paper does not publish it.
@@ -117,6 +118,7 @@ class ObjectiveConfig:
     encoders: dict[str, str] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
     given_level: float = 0.0
+    given_levels: dict[str, float] = field(default_factory=dict)
     caption_dropout: float = 0.1
     text_level: Literal["zero", "mean"] = "zero"
 
@@ -140,6 +142,9 @@ class ObjectiveConfig:
             )
         if not 0 <= self.caption_dropout <= 1 or not 0 <= self.given_level < 1:
             raise UserError("caption_dropout lies in [0, 1] and given_level in [0, 1)")
+        for name, level in self.given_levels.items():
+            if not 0 <= level < 1:
+                raise UserError(f"given_levels.{name} lies in [0, 1), got {level}")
 
     @property
     def method(self) -> Method:
@@ -230,7 +235,8 @@ class Objective:
         """L = L_gen + gamma L_rep (eq. 7) and its parts, detached, by name."""
         z: Mapping[str, Tensor]
         draws = {m: self.draw(m, stream, batch.ids, random, step) for m, stream in batch.streams.items()}
-        given_level = self.config.given_level * random.uniform("given_level", step, batch.ids)[:, 0]
+        u = random.uniform("given_level", step, batch.ids)[:, 0]
+        given_level = {m: u * self.config.given_levels.get(m, self.config.given_level) for m in batch.conditions.given}
         at_l, at_k = self.config.layers(model.config.depth)
         target = self.method.target if self.aligns(step) else None
 
@@ -280,13 +286,13 @@ class Objective:
         batch: Batch,
         draws: Mapping[str, Draw],
         levels: dict[str, NoiseLevels],
-        given_level: Tensor,
+        given_level: Mapping[str, Tensor],
         blocks: tuple[int, ...],
         features_only: bool = False,
     ) -> Output:
         """The model on the batch noised to ``levels`` (eq. 5), given tokens to their own."""
         given = batch.conditions.masks(batch.streams)
-        levels = {m: lv.given(given[m], given_level) if m in given else lv for m, lv in levels.items()}
+        levels = {m: lv.given(given[m], given_level[m]) if m in given else lv for m, lv in levels.items()}
         noisy = {
             m: s.with_values(interpolate(s.values, draws[m].noise, levels[m].per_token()))
             for m, s in batch.streams.items()

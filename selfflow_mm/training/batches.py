@@ -32,7 +32,7 @@ class Batches:
         caption_dropout: share of captions replaced by the empty one.
 
     Attributes:
-        cursors: ``source/modalities`` -> samples taken so far; saved with a checkpoint and set when resuming.
+        cursors: ``source/modalities`` -> samples taken so far; its state, see ``state_dict``.
     """
 
     def __init__(
@@ -77,6 +77,14 @@ class Batches:
     def numbers(self, name: str, batch: Batch) -> list[int]:
         """The batch's samples by their numbers in their source, for messages."""
         return [i - self._offsets[name] for i in batch.ids.tolist()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place, as plain values."""
+        return {"cursors": dict(self.cursors)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a place."""
+        self.cursors.update(state["cursors"])
 
     def _pick(self, purpose: str, step: int, shares: Mapping[str, float]) -> str:
         u = float(self.random.uniform(purpose, step, torch.zeros(1, dtype=torch.int64))) * sum(shares.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from ..config import dump_yaml
 from ..data.reading import read_media
@@ -25,6 +26,15 @@ def write_report(run: Path, config: TrainConfig, title: str) -> Path:
     for folder in newest:
         page.heading(f"Samples at step {int(folder.name.removeprefix('step-')):,}")
         page.cards([_card(path, config) for path in sorted(folder.iterdir()) if path.suffix in KINDS])
+    add_curves(page, lines)
+    add_configuration(page, config)
+    path = run / "report.html"
+    page.save(path)
+    return path
+
+
+def add_curves(page: Page, lines: list[dict[str, Any]]) -> None:
+    """What a run logged, over its steps."""
     groups = {
         "Loss per modality": r"loss|l_gen/.*",
         "Representation: loss and student-teacher cosine": r"l_rep|cosine/.*",
@@ -40,11 +50,12 @@ def write_report(run: Path, config: TrainConfig, title: str) -> Path:
         series = {k: _column(lines, k) for k in keys}
         if len(lines) > 1 and series:
             page.curve(name, series)
+
+
+def add_configuration(page: Page, config: object) -> None:
+    """Every setting of a run."""
     page.heading("Configuration")
     page.table([[k] for k in dump_yaml(config).splitlines()], ["config.yaml"])
-    path = run / "report.html"
-    page.save(path)
-    return path
 
 
 def _column(lines: list[dict[str, float]], key: str) -> tuple[list[float], list[float]]:

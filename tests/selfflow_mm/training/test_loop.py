@@ -21,7 +21,7 @@ from selfflow_mm.config import load_config
 from selfflow_mm.config_yaml import parse_yaml
 from selfflow_mm.errors import UserError
 from selfflow_mm.flow.objectives import Objective
-from selfflow_mm.training import loop
+from selfflow_mm.training import engine, loop
 from selfflow_mm.training.checkpoint import latest_checkpoint
 from selfflow_mm.training.config import OptimizerConfig, TrainConfig
 
@@ -48,15 +48,15 @@ def killed_at(step: int) -> Iterator[None]:
     class Killed(BaseException):
         pass
 
-    real = loop._step
+    real = engine._step
 
-    def dies(config, state, *args):
+    def dies(settings, optimizer, state, *args):
         if state.step == step:
             raise Killed
-        return real(config, state, *args)
+        return real(settings, optimizer, state, *args)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop, "_step", dies)
+        patch.setattr(engine, "_step", dies)
         yield
 
 
@@ -231,8 +231,13 @@ def test_a_run_may_start_from_the_weights_of_another(small_config, tmp_path, cap
     run(small_config, tmp_path / "a")
     source = f"init={tmp_path / 'a'}"
     starts = []
-    real = loop._loop
-    monkeypatch.setattr(loop, "_loop", lambda *args: (starts.append(copy.deepcopy(args[2].teacher)), real(*args)))
+    real = loop.run_steps
+
+    def noted(settings, optimizer, folder, state, *args, **rest):
+        starts.append(copy.deepcopy(state.teacher))
+        real(settings, optimizer, folder, state, *args, **rest)
+
+    monkeypatch.setattr(loop, "run_steps", noted)
     run(small_config, tmp_path / "b", source, "run.steps=1")
     first, given = starts[0].state_dict(), load_file(tmp_path / "a/model/model.safetensors")
     assert first.keys() == given.keys() and all(torch.equal(first[k], given[k]) for k in given)

@@ -1,0 +1,185 @@
+"""From what a user names (policies, results, true data) to a ranking of policies on the tabletop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfflow_mm.errors import UserError
+
+from ..interfaces import ChunkPolicy, WorldModel
+from ..policies import ActingOptions, load_policy
+from ..rollouts import EpisodeResult, TabletopOptions, read_results, rollout
+from ..sources import RobotFiles
+from .films import Imagining
+from .held_out import View
+from .imagined_episodes import NoisyPolicy, Start
+from .policies_ranked import RANKED_TASKS, Contestant, rank_policies, tabletop_starts
+from .success import SuccessDetector, task_of, train_detector
+from .true_frames import true_episodes
+
+__all__ = ["Contest", "hold_contest", "open_policy"]
+
+Progress = Callable[[str, int, int], None]
+_LEARN_FROM, _MEASURE_WITH = 150, 60
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is to be ranked, and how.
+
+    Attributes:
+        policies: as on the command line, see :func:`open_policy`.
+        real: one ``results.jsonl`` of ``selfflow-mm rollout`` per policy, or none: then they act on the tabletop now.
+        real_episodes: of each task, where they act now.
+        tasks: that are ranked.
+        limit: most actions of an episode, in truth and in imagination.
+        executed: actions carried out of each chunk, where they act now; None for all.
+        data: folder whose ``statistics.json`` gives ``random`` and ``mean`` their range.
+    """
+
+    policies: tuple[str, ...]
+    real: tuple[Path, ...] = ()
+    real_episodes: int = 20
+    tasks: tuple[str, ...] = RANKED_TASKS
+    limit: int = 40
+    executed: int | None = None
+    data: Path | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.policies)) < max(2, len(self.policies)):
+            raise UserError("ranking needs two policies at least, each named once")
+        if self.real and len(self.real) != len(self.policies):
+            raise UserError(
+                f"{len(self.policies)} policies need as many files of real results in the same order, not {len(self.real)}"
+            )
+        for task in self.tasks:
+            if task not in RANKED_TASKS:
+                raise UserError(f"'{task}' cannot be judged from pictures; there are {', '.join(RANKED_TASKS)}")
+        for name in ("real_episodes", "limit"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is at least 1, not {getattr(self, name)}")
+
+
+def open_policy(name: str, model: WorldModel, data: Path | None = None) -> ChunkPolicy:
+    """``random``, ``zero``, ``mean``, the folder of a trained policy, or ``noisy:POLICY:X``: one of these with noise of X
+    times half the range of the world model's actions.
+
+    Raises:
+        UserError: no such policy, no statistics where they are needed, or no number.
+    """
+    if name.startswith("noisy:"):
+        inner, colon, amount = name.removeprefix("noisy:").rpartition(":")
+        try:
+            share = float(amount)
+        except ValueError:
+            share = math.nan
+        if not colon or not math.isfinite(share):
+            raise UserError(f"'{name}': a noisy policy is named noisy:POLICY:X, such as noisy:runs/bot:0.5")
+        about = model.about
+        return NoisyPolicy(open_policy(inner, model, data), share, about.action_low, about.action_high)
+    if name in ("random", "mean"):
+        return load_policy(name, statistics=data)
+    return load_policy(name)
+
+
+def hold_contest(
+    contest: Contest,
+    model: WorldModel,
+    view: View,
+    true_source: RobotFiles,
+    held_out: RobotFiles,
+    how: Imagining,
+    progress: Progress = lambda what, done, planned: None,
+) -> dict[str, Any]:
+    """Section ``policies_ranked`` of the card.
+
+    Args:
+        contest: what is ranked.
+        model, view: where policies act in imagination.
+        true_source: detectors of success learn from its pictures.
+        held_out: and are measured with its.
+        how: how the model is asked; its seed is also that of the real episodes.
+        progress: called as work goes on.
+
+    Raises:
+        UserError: whatever a user can have named wrongly.
+    """
+    policies = {name: open_policy(name, model, contest.data) for name in contest.policies}
+    for name, policy in policies.items():  # before anything takes time
+        if policy.about.needs_state:
+            raise UserError(f"the policy {name} needs the robot's state, which nobody knows in imagination")
+    contestants = [
+        _contestant(contest, place, name, policy, how, progress) for place, (name, policy) in enumerate(policies.items())
+    ]
+    judges = {
+        task: _detector(task, true_source, held_out, view, how.seed, progress)
+        for task in contest.tasks
+        if any(result.task == task for contestant in contestants for result in contestant.real)
+    }
+    ranked = rank_policies(model, view, contestants, judges, how=how, limit=contest.limit, progress=progress)
+    return ranked | {"detectors": {task: judge.accuracy for task, judge in judges.items()}}
+
+
+def _contestant(
+    contest: Contest, place: int, name: str, policy: ChunkPolicy, how: Imagining, progress: Progress
+) -> Contestant:
+    if contest.real:
+        settings, results = read_results(contest.real[place])
+        acting = ActingOptions(**settings.get("acting", {}))
+        variant = tuple(settings.get("tabletop", {}).get("variant", ("base",)))
+    else:
+        acting, variant = ActingOptions(executed=contest.executed, seed=how.seed), ("base",)
+        results = _act_now(contest, name, policy, acting, how, progress)
+    used = [result for result in results if result.task in contest.tasks]
+    starts: list[Start] = tabletop_starts(used, variant)
+    return Contestant(name, policy, acting, tuple(used), tuple(starts))
+
+
+def _act_now(
+    contest: Contest, name: str, policy: ChunkPolicy, acting: ActingOptions, how: Imagining, progress: Progress
+) -> Sequence[EpisodeResult]:
+    planned, done = contest.real_episodes * len(contest.tasks), 0
+
+    def one_more(result: EpisodeResult) -> None:
+        nonlocal done
+        done += 1
+        progress(f"{name} on the tabletop", done, planned)
+
+    return rollout(
+        policy,
+        contest.tasks,
+        contest.real_episodes,
+        seed=how.seed,
+        batch=how.batch,
+        acting=acting,
+        tabletop=TabletopOptions(max_steps=contest.limit),
+        progress=one_more,
+    )
+
+
+def _detector(
+    task: str, true_source: RobotFiles, held_out: RobotFiles, view: View, seed: int, progress: Progress
+) -> SuccessDetector:
+    tests = true_episodes(
+        held_out, _MEASURE_WITH, seed=seed, view=view, wanted=lambda episode: task_of(episode.instruction) == task
+    )
+    episodes = true_episodes(
+        true_source,
+        _LEARN_FROM,
+        seed=seed,
+        view=view,
+        without={episode.id for episode in tests},
+        wanted=lambda episode: task_of(episode.instruction) == task,
+        progress=lambda done, planned: progress(f"true episodes of {task}", done, planned),
+    )
+    return train_detector(
+        task,
+        episodes,
+        tests,
+        seed=seed,
+        progress=lambda done, planned: progress(f"training the detector of {task}", done, planned),
+    )

@@ -1,0 +1,143 @@
+"""Success rates with the uncertainty that a number of episodes leaves, and two policies on the same episodes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from selfflow_mm.errors import UserError
+from selfflow_mm.evaluation.intervals import mean_with_interval, wilson
+
+from .results import EpisodeResult
+
+__all__ = ["ALL", "Comparison", "TaskSummary", "compare", "mcnemar", "summarise"]
+
+#: Name of the line over all tasks.
+ALL = "all tasks"
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """Of one task, or of all.
+
+    Attributes:
+        task: its name, or :data:`ALL`.
+        episodes: n.
+        successes: at the last step.
+        share: of the episodes.
+        low, high: 95 % Wilson interval of the share.
+        successes_any: at any step.
+        steps, queries: means per episode.
+    """
+
+    task: str
+    episodes: int
+    successes: int
+    share: float
+    low: float
+    high: float
+    successes_any: int
+    steps: float
+    queries: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two policies on the same episodes of one task, or of all.
+
+    Attributes:
+        task: its name, or :data:`ALL`.
+        episodes: that both acted.
+        successes, other: of the first and of the second.
+        only, only_other: episodes in which one of them alone succeeded.
+        difference: of the shares, first minus second.
+        low, high: its 95 % interval, a bootstrap over episodes (NaN of one episode).
+        p: of the exact McNemar test: how likely a split as uneven as ``only`` to ``only_other`` would be if both were
+            equally good.
+    """
+
+    task: str
+    episodes: int
+    successes: int
+    other: int
+    only: int
+    only_other: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def summarise(results: Sequence[EpisodeResult]) -> list[TaskSummary]:
+    """A line per task, in the order of their first episodes, and one over all where there are several.
+
+    The last counts every episode once; it is the mean of the tasks where they have equally many.
+    """
+    tasks = list(dict.fromkeys(row.task for row in results))
+    lines = [_summary(task, [row for row in results if row.task == task]) for task in tasks]
+    return [*lines, _summary(ALL, results)] if len(tasks) > 1 else lines
+
+
+def compare(results: Sequence[EpisodeResult], others: Sequence[EpisodeResult]) -> list[Comparison]:
+    """A line per task that both have, and one over all where there are several.
+
+    Raises:
+        UserError: no episode is in both, or one has another scene in the other (another seed).
+    """
+    there = {(row.task, row.episode): row for row in others}
+    pairs = [(row, there[row.task, row.episode]) for row in results if (row.task, row.episode) in there]
+    if not pairs:
+        raise UserError("the two results have no episode in common, so there is nothing to compare")
+    for one, two in pairs:
+        if one.layout != two.layout:
+            raise UserError(
+                f"episode {one.episode} of '{one.task}' has another scene in the other results; "
+                "compare runs of one seed"
+            )
+    tasks = list(dict.fromkeys(one.task for one, _ in pairs))
+    lines = [_comparison(task, [pair for pair in pairs if pair[0].task == task]) for task in tasks]
+    return [*lines, _comparison(ALL, pairs)] if len(tasks) > 1 else lines
+
+
+def mcnemar(only: int, only_other: int) -> float:
+    """p of the exact two-sided McNemar test (1947): a fair coin thrown for every episode that only one has done."""
+    thrown, fewer = only + only_other, min(only, only_other)
+    tail = sum(math.comb(thrown, heads) for heads in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**thrown)
+
+
+def _summary(task: str, rows: Sequence[EpisodeResult]) -> TaskSummary:
+    good = sum(row.success for row in rows)
+    low, high = wilson(good, len(rows))
+    return TaskSummary(
+        task=task,
+        episodes=len(rows),
+        successes=good,
+        share=good / len(rows),
+        low=low,
+        high=high,
+        successes_any=sum(row.success_any for row in rows),
+        steps=float(np.mean([row.steps for row in rows])),
+        queries=float(np.mean([row.queries for row in rows])),
+    )
+
+
+def _comparison(task: str, pairs: Sequence[tuple[EpisodeResult, EpisodeResult]]) -> Comparison:
+    only = sum(one.success and not two.success for one, two in pairs)
+    only_other = sum(two.success and not one.success for one, two in pairs)
+    mean = mean_with_interval(float(one.success) - float(two.success) for one, two in pairs)
+    return Comparison(
+        task=task,
+        episodes=len(pairs),
+        successes=sum(one.success for one, _ in pairs),
+        other=sum(two.success for _, two in pairs),
+        only=only,
+        only_other=only_other,
+        difference=mean.mean,
+        low=mean.low,
+        high=mean.high,
+        p=mcnemar(only, only_other),
+    )

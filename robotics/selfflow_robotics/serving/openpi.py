@@ -1,0 +1,118 @@
+"""openpi's protocol: packed metadata first, then each packed observation is answered by a chunk of actions.
+
+An error is a *text* frame, after which the connection is closed with code 1011. Ours adds, and says so in the metadata's
+``understands``: ``reset`` (``{"reset": True}`` starts an episode and is answered alike; beside a picture it starts one
+before answering), ``seed`` (beside it), ``batch`` (pictures with a leading axis).
+
+Source: Physical-Intelligence/openpi, ``src/openpi/serving/websocket_policy_server.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from selfflow_mm.errors import UserError
+
+from .conversation import Send, sentence
+from .episodes import Episodes
+from .msgpack_numpy import pack, unpack
+from .observations import read_observations
+
+__all__ = ["UNDERSTANDS", "OpenpiConversation", "metadata"]
+
+#: What this server does beyond openpi's.
+UNDERSTANDS = ("reset", "seed", "batch")
+
+_log = logging.getLogger(__name__)
+
+
+def metadata(episodes: Episodes) -> dict[str, Any]:
+    """What the server says first, as plain values."""
+    about = episodes.about
+    try:
+        ours = version("selfflow-mm")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        ours = ""
+    return {
+        "server": f"selfflow-mm {ours}".strip(),
+        "understands": list(UNDERSTANDS),
+        "name": about.name,
+        "horizon": about.horizon,
+        "executed": episodes.executed,
+        "control_rate": about.control_rate,
+        "action_names": list(about.action_names),
+        "state_names": list(about.state_names),
+        "needs_state": about.needs_state,
+        "extra": about.extra,
+    }
+
+
+class OpenpiConversation:
+    """One connection.
+
+    Args:
+        episodes: of this connection.
+        greeting: the packed metadata.
+        prompt: what the robot is told where a message says nothing.
+        seen: keys that were ignored before, in any connection; each is logged once.
+    """
+
+    def __init__(self, episodes: Episodes, greeting: bytes, prompt: str | None, seen: set[str]) -> None:
+        self._episodes, self._greeting, self._prompt, self._seen = episodes, greeting, prompt, seen
+        self._last_total: float | None = None
+
+    async def open(self, send: Send) -> None:
+        await send(self._greeting)
+
+    async def take(self, message: bytes | str, send: Send) -> None:
+        start = time.perf_counter()
+        if isinstance(message, str):
+            raise UserError("messages are binary (msgpack), this one is text")
+        found = unpack(message)
+        if not isinstance(found, dict):
+            raise UserError(f"a message is a dictionary, this one is {type(found).__name__}")
+        answer = await self._answer(found)
+        if "actions" in answer and self._last_total is not None:
+            answer["server_timing"]["prev_total_ms"] = 1000 * self._last_total
+        await send(pack(answer))
+        if "actions" in answer:
+            self._last_total = time.perf_counter() - start
+
+    async def fail(self, error: Exception, send: Send) -> bool:
+        await send(sentence(error))
+        return False
+
+    async def _answer(self, message: Mapping[Any, Any]) -> dict[str, Any]:
+        start, seed = _reset(message)
+        rest = {key: value for key, value in message.items() if key not in ("reset", "seed")}
+        # Everything is read before anything is changed.
+        question = read_observations(rest, self._episodes.about, self._prompt) if rest or not start else None
+        if start:
+            self._episodes.reset(seed)
+        if question is None:
+            return {"reset": True}
+        for key in question.ignored:
+            if key not in self._seen and len(self._seen) < 100:  # a client may make up keys without end
+                self._seen.add(key)
+                _log.warning("ignoring %r in clients' messages; said once", key)
+        asked = time.perf_counter()
+        actions = await self._episodes.act(question.observations)
+        timing = {"infer_ms": 1000 * (time.perf_counter() - asked)}
+        return {"actions": actions if question.batched else actions[0], "server_timing": timing}
+
+
+def _reset(message: Mapping[Any, Any]) -> tuple[bool, int | None]:
+    start, seed = message.get("reset", False), message.get("seed")
+    if not isinstance(start, (bool, np.bool_)):
+        raise UserError(f"'reset' is True or False, not {type(start).__name__}")
+    if seed is not None and not start:
+        raise UserError("'seed' goes with 'reset', which starts an episode")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63):
+        raise UserError("'seed' is a whole number, at least 0 and below 2**63")
+    return bool(start), None if seed is None else int(seed)
