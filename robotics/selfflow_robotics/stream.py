@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ class EpisodeStream:
         rank, world: this process sees every ``world``-th episode of the common order, from ``rank`` on; together they
             see each once.
         ahead: episodes that a thread reads ahead; 0 reads when asked.
-        without: (shard, index) of episodes that are not given, such as those held out.
+        without: (shard, index) of episodes that are not in the order at all, such as those held out.
 
     Attributes:
         epoch: of the episode that comes next.
@@ -91,16 +92,15 @@ class EpisodeStream:
                 raise UserError(f"{name} is at least {least}, got {value}")
         missing = source.files.missing
         self._shards = [number for number in range(len(source.files.shards)) if number not in missing]
-        self._total = sum(source.files.shards[number].episodes for number in self._shards)
-        if self._total - len(set(without)) <= rank:
-            raise UserError(
-                f"{source.files.folder} holds {self._total} episodes, of which {len(set(without))} are left out: "
-                f"none remains for rank {rank}"
-            )
+        stored = sum(source.files.shards[number].episodes for number in self._shards)
+        self.without = frozenset(place for place in without if place[0] not in missing)
+        self._total = stored - len(self.without)  # of an epoch
+        if self._total <= rank:
+            out = f" of which {len(self.without)} are left out," if self.without else ""
+            raise UserError(f"{source.files.folder} holds {stored} episodes,{out} and none is left for rank {rank}")
         self.source = source
         self.seed, self.shuffle, self.epochs, self.group = seed, shuffle, epochs, group
         self.rank, self.world, self.ahead = rank, world, ahead
-        self.without = frozenset(without)
         self.epoch = 0
         self.quarantine = [
             Quarantined(source.files.shards[number].name, -1, "the file is missing") for number in sorted(missing)
@@ -137,7 +137,7 @@ class EpisodeStream:
         """The place in the sequence, in plain values: what follows it is the same in whatever process it is loaded."""
         return {
             "version": STATE_VERSION,
-            "data": self._fingerprint(),
+            "data": self._fingerprint,
             "seed": self.seed,
             "shuffle": self.shuffle,
             "group": self.group,
@@ -154,7 +154,7 @@ class EpisodeStream:
         """
         if state.get("version") != STATE_VERSION:
             raise UserError(f"the state of the episode stream has version {state.get('version')}, not {STATE_VERSION}")
-        if state["data"] != self._fingerprint():
+        if state["data"] != self._fingerprint:
             raise UserError(f"the data in {self.source.files.folder} are not those that the run was stopped with")
         for name in ("seed", "shuffle", "group"):
             if state[name] != getattr(self, name):
@@ -196,8 +196,7 @@ class EpisodeStream:
                 first += (start + self.rank - first) % self.world
                 for at in range(first, last, self.world):
                     shard, index = (int(number) for number in group[at - position])
-                    if (shard, index) not in self.without:
-                        yield _Place(epoch, at, shard, index)
+                    yield _Place(epoch, at, shard, index)
                 position = last
             epoch, start = epoch + 1, 0
 
@@ -209,7 +208,7 @@ class EpisodeStream:
         for number, start in enumerate(range(0, len(shards), self.group)):
             chosen = shards[start : start + self.group]
             places = [(shard, index) for shard in chosen for index in range(self.source.files.shards[shard].episodes)]
-            pairs = np.array(places, np.int64).reshape(-1, 2)
+            pairs = np.array([place for place in places if place not in self.without], np.int64).reshape(-1, 2)
             yield _generator(self.seed, epoch, number).permutation(pairs) if self.shuffle else pairs
 
     def _read(self, place: _Place) -> RobotEpisode | str:
@@ -238,15 +237,18 @@ class EpisodeStream:
         while len(self._given) > _REMEMBERED:
             self._given.popitem(last=False)
 
+    @cached_property
     def _fingerprint(self) -> str:
         """Tells data sets apart by their shards' names and lengths, so that a position means the same episode."""
         files = self.source.files
-        listing = [
+        listing: list[Any] = [
             files.format,
             files.name,
             files.split,
             [(files.shards[n].name, files.shards[n].episodes) for n in self._shards],
         ]
+        if self.without:
+            listing.append(sorted(self.without))
         return hashlib.sha256(json.dumps(listing).encode()).hexdigest()[:16]
 
 

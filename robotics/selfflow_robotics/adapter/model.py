@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from selfflow_mm.randomness import Randomness
 from selfflow_mm.tokens import TokenStream
 from selfflow_mm.training.parts import pick_device, pick_dtype
 from selfflow_mm.weights import find_weights
+from selfflow_tokenizers.folder import weights_hash
 
 from .spec import RobotSpec
-from .streams import present_tokens, video_positions
+from .streams import video_positions
 from .tasks import VIDEO
 
 __all__ = ["RobotModel"]
+
+_TEXTS = 1024  # instructions whose tokens are kept
 
 
 class RobotModel:
@@ -59,14 +63,17 @@ class RobotModel:
         self.steps, self.text_level, self.dtype = steps, text_level, dtype
         self.shift = {VIDEO: video.spec.sample_shift, **(shift or {})}
         self.name = ""
+        self._texts: dict[str, TokenStream] = {}
 
     @property
     def device(self) -> torch.device:
         return next(self.transformer.parameters()).device
 
     @classmethod
-    def from_pretrained(cls, name: Path | str, *, device: str = "auto", precision: str = "auto") -> RobotModel:
-        """Load a model folder, or the newest weights of a run's folder.
+    def from_pretrained(
+        cls, name: Path | str, *, device: str = "auto", precision: str = "auto", compile: bool = False
+    ) -> RobotModel:
+        """Load a model folder, or the newest weights of a run's folder; ``compile`` as in :meth:`compile`.
 
         Raises:
             UserError: there is no such model, it is no robot's, or its statistics are missing.
@@ -86,7 +93,20 @@ class RobotModel:
             dtype=pick_dtype(precision, place),
         )
         made.name = str(name)
+        if compile:
+            made.compile()
         return made
+
+    @cached_property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that tell these weights from others."""
+        return weights_hash(self.transformer)
+
+    def compile(self) -> None:
+        """Compile the transformer's passes: minutes of waiting at the first chunk of each shape, then faster ones."""
+        model: Any = self.transformer
+        for name in ("forward", "condition", "conditioned"):
+            setattr(model, name, torch.compile(getattr(model, name), dynamic=False))
 
     def wants(self, task: str) -> None:
         """UserError unless the model was trained for ``task``."""
@@ -168,7 +188,7 @@ class RobotModel:
             pinned[m] = (mask, interpolate(clean[m].to(self.device), streams[m].values, at), level)
         scales = {m: guidance for m in conditions.generate}
         captions = [*instructions, *([""] * len(instructions) if guidance != 1 else [])]
-        text = self.text.encode(captions).to(self.device)
+        text = self._text(captions)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             field = Field(self.transformer, streams, text, scales, pinned, self.text_level)
             x = SOLVERS["euler"](field, {m: s.values for m, s in streams.items()}, times)
@@ -177,6 +197,12 @@ class RobotModel:
             for m, v in x.items()
         }
 
-    @property
-    def present_tokens(self) -> int:
-        return present_tokens(self.video, self.spec)
+    def _text(self, captions: Sequence[str]) -> TokenStream:
+        """Tokens of the captions; an episode asks for the same ones at every step, and the encoder may be large."""
+        missing = [text for text in dict.fromkeys(captions) if text not in self._texts]
+        if len(self._texts) + len(missing) > _TEXTS:
+            self._texts.clear()
+            missing = list(dict.fromkeys(captions))
+        for text in missing:
+            self._texts[text] = self.text.encode([text])
+        return TokenStream.pad([self._texts[text] for text in captions]).to(self.device)

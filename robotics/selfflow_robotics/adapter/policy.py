@@ -70,6 +70,7 @@ class FlowPolicy:
         *,
         device: str = "auto",
         precision: str = "auto",
+        compile: bool = False,
         steps: int | None = None,
         video: Literal["absent", "denoised"] | float = "absent",
         context_level: float = 0.0,
@@ -81,7 +82,7 @@ class FlowPolicy:
         Raises:
             UserError: no such folder, no robot model, or no statistics in it.
         """
-        model = RobotModel.from_pretrained(folder, device=device, precision=precision)
+        model = RobotModel.from_pretrained(folder, device=device, precision=precision, compile=compile)
         return cls(model, steps=steps, video=video, context_level=context_level, state=state, guidance=guidance)
 
     @property
@@ -95,6 +96,7 @@ class FlowPolicy:
             state_names=spec.state_names if self.sees_state else (),
             needs_state=self.sees_state and not spec.state_optional,
             extra={
+                "weights": self.model.digest,
                 "steps": self.steps or self.model.steps,
                 "video": self.video,
                 "context_level": self.context_level,

@@ -11,7 +11,7 @@ from selfflow_mm.tokens import TokenStream
 
 from .spec import RobotSpec
 
-__all__ = ["action_stream", "present_tokens", "state_stream", "video_positions"]
+__all__ = ["action_stream", "state_stream", "video_positions"]
 
 
 def action_stream(values: Tensor, control_rate: float) -> TokenStream:
@@ -30,8 +30,3 @@ def state_stream(values: Tensor) -> TokenStream:
 def video_positions(tokenizer: Any, spec: RobotSpec, frames: int) -> Tensor:
     """``(N, 4)`` places of a clip of ``frames`` frames."""
     return tokenizer.positions(frames, spec.height, spec.width, spec.video_rate)
-
-
-def present_tokens(tokenizer: Any, spec: RobotSpec) -> int:
-    """Tokens of the present frame, the first of any clip."""
-    return len(video_positions(tokenizer, spec, 1))

@@ -51,6 +51,7 @@ class FlowWorldModel:
         *,
         device: str = "auto",
         precision: str = "auto",
+        compile: bool = False,
         steps: int | None = None,
         context_level: float = 0.0,
         chunk: int | None = None,
@@ -60,7 +61,7 @@ class FlowWorldModel:
         Raises:
             UserError: no such folder, no robot model, or no statistics in it.
         """
-        model = RobotModel.from_pretrained(folder, device=device, precision=precision)
+        model = RobotModel.from_pretrained(folder, device=device, precision=precision, compile=compile)
         return cls(model, steps=steps, context_level=context_level, chunk=chunk)
 
     @property
@@ -78,9 +79,11 @@ class FlowWorldModel:
             action_low=tuple(0.0 if grip else low for grip, low in zip(grips, columns.q01, strict=True)),
             action_high=tuple(1.0 if grip else high for grip, high in zip(grips, columns.q99, strict=True)),
             extra={
+                "weights": self.model.digest,
                 "steps": self.steps or self.model.steps,
                 "context_level": self.context_level,
                 "chunk": self.chunk,
+                "fit": spec.fit,
                 "robot": spec.robot,
                 "dataset": spec.statistics.dataset,
             },

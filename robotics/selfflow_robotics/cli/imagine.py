@@ -17,12 +17,12 @@ EXAMPLES = """examples:
   selfflow-mm imagine runs/rt1 --data fractal20220817_data --episode 3 --compare --out film.mp4
   selfflow-mm imagine runs/rt1 --data fractal20220817_data --step 12 --actions zero --length 8 --out still.mp4
   selfflow-mm imagine runs/rt1 --image table.png --instruction "pick coke can" --actions grasp.json --out grasp.mp4
-  selfflow-mm imagine runs/rt1 --image table.png --instruction "pick coke can" --actions policy:runs/rt1 --length 40 --out dream.mp4
+  selfflow-mm imagine runs/rt1 --image table.png --instruction "pick can" --actions policy:runs/rt1 --out dream.mp4
 
-Actions are in raw units: x, y, z in metres and roll, pitch, yaw in radians per step, then the gripper's opening (1 open,
-0 closed). FILE.json holds a list of such lists, FILE.npy an array (T, 7). 'recorded' takes those of the episode from
---step on, 'zero' holds still, 'policy:NAME' asks a policy, which sees what is imagined. More actions than the model's
-horizon go on from its own last picture, and errors add up; --context-level tells it to trust that picture less.
+Actions are in raw units: x, y, z in metres and roll, pitch, yaw in radians per step, then the gripper's opening (1 is
+open, 0 closed). FILE.json holds a list of such lists, FILE.npy an array (T, 7). 'recorded' takes those of the episode
+from --step on, 'zero' holds still, 'policy:NAME' asks a policy, which sees what is imagined. More actions than the
+model's horizon go on from its own last picture, and errors add up; --context-level tells it to trust that picture less.
 """
 
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from ..dreams.action_files import outside
+    from ..dreams.actions import outside, same_rate
     from ..dreams.film import write_film
     from ..dreams.loading import open_world_model
     from ..resizing import resize
@@ -73,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
     instruction = args.instruction if args.instruction is not None else episode.instruction if episode else ""
     model = open_world_model(args.model)
     about = model.about
-    actions, imagined = _imagine(args, model, image, instruction, episode)
+    if episode is not None and args.compare:
+        same_rate(episode, about)
+    actions, imagined, in_one_go = _imagine(args, model, image, instruction, episode)
     for clause in (beyond := outside(actions, about)):
         print(f"warning: the model was not trained on such actions: {clause}", file=sys.stderr)
     size, fitting = (about.height, about.width), about.extra.get("fit", "pad")
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         "instruction": instruction,
         "actions": args.actions,
         "length": len(actions),
-        "horizon": about.horizon,
+        "in_one_go": in_one_go,
         "control_rate": about.control_rate,
         "size": list(pixels),
         "seed": args.seed,
@@ -163,8 +165,8 @@ def _read_image(path: Path) -> np.ndarray:
 
 def _imagine(
     args: argparse.Namespace, model: WorldModel, image: np.ndarray, instruction: str, episode: RobotEpisode | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The actions asked for, ``(T, D)``, and the pictures after each of them, ``(T, h, w, 3)``."""
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The actions asked for, ``(T, D)``, the pictures after each, ``(T, h, w, 3)``, and how many came in one go."""
     options = {"steps": args.steps, "context_level": args.context_level}
     kind, _, name = args.actions.partition(":")
     if kind == "policy":
@@ -175,37 +177,32 @@ def _imagine(
         known = episode is not None and episode.state_names == policy.about.state_names
         state = episode.states[args.step] if episode is not None and known and policy.about.state_names else None
         length = args.length or policy.executed
-        return act_in_dream(
+        actions, pictures = act_in_dream(
             model, policy, image, instruction, length=length, seed=args.seed, state=state, **options
-        )  # fmt: skip
+        )
+        return actions, pictures, min(policy.executed, _in_one_go(model))
     actions = _actions(args, model, episode)
-    pictures = model.imagine(image[None], actions[None], [instruction], seeds=[args.seed], **options)
-    return actions, pictures[0]
+    pictures = model.imagine(image[None], actions[None], [instruction], seeds=[args.seed], **options)[0]
+    return actions, pictures, _in_one_go(model)
+
+
+def _in_one_go(model: WorldModel) -> int:
+    return int(model.about.extra.get("chunk", model.about.horizon))
 
 
 def _actions(args: argparse.Namespace, model: WorldModel, episode: RobotEpisode | None) -> np.ndarray:
-    import numpy as np
-
     from selfflow_mm.errors import UserError
 
-    from ..dreams.action_files import read_actions
+    from ..dreams.actions import read_actions, recorded_actions, still_actions
 
     about = model.about
     if args.actions == "zero":
-        actions = np.zeros((args.length or about.horizon, len(about.action_names)), np.float32)
-        if "gripper" in about.action_names:
-            column = about.action_names.index("gripper")
-            actions[:, column] = 1 if episode is None else episode.actions[args.step, column]
-        return actions
-    if args.actions != "recorded":
-        actions = read_actions(Path(args.actions), about.action_names)
+        like = None if episode is None else episode.actions[args.step]
+        return still_actions(about, args.length or about.horizon, like)
+    if args.actions == "recorded" and episode is not None:
+        actions = recorded_actions(episode, args.step, about)
     else:
-        assert episode is not None  # _check() saw to it
-        if episode.action_names != about.action_names:
-            raise UserError(f"the episode's actions are {episode.action_names}, the model's {about.action_names}")
-        actions = np.asarray(episode.actions[args.step : -1], np.float32)  # what the last one led to is not recorded
-        if not len(actions):
-            raise UserError(f"step {args.step} is the episode's last, and what follows it is not recorded")
+        actions = read_actions(Path(args.actions), about.action_names)
     if args.length is not None and args.length > len(actions):
         raise UserError(f"--length is {args.length}, but there are only {len(actions)} actions")
     return actions[: args.length]
@@ -223,17 +220,14 @@ def _psnr(imagined: np.ndarray, recorded: np.ndarray) -> list[float]:
 
 def _sentences(done: dict[str, Any]) -> str:
     lines = [
-        f"{done['film']}: {done['length']} actions ({done['actions']}) from {done['start']}, imagined by {done['model']}; "
-        f"{done['length'] + 1} frames of {done['size'][0]} x {done['size'][1]} at {done['control_rate']:g} per second"
+        f"{done['film']}: {done['length']} actions ({done['actions']}) from {done['start']}, by {done['model']}",
+        f"{done['length'] + 1} frames of {done['size'][0]} x {done['size'][1]} at {done['control_rate']:g} per second",
     ]
-    parts = -(-done["length"] // done["horizon"])
-    if parts > 1:
-        lines.append(
-            f"the model imagines {done['horizon']} actions at a time: {parts - 1} times it went on from its own picture"
-        )
+    if done["length"] > done["in_one_go"]:
+        lines.append(f"every {done['in_one_go']} actions it went on from its own last picture")
     if "psnr_rgb_openloop" in done:
         values = done["psnr_rgb_openloop"]
         lines.append(
-            f"PSNR (RGB, open loop) against what was recorded: {values[0]:.1f} dB at first, {values[-1]:.1f} at last"
+            f"PSNR (RGB, open loop) to what was recorded: {values[0]:.1f} dB at first, {values[-1]:.1f} at last"
         )
     return "\n".join(lines)

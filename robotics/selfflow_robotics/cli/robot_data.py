@@ -9,6 +9,7 @@ EXAMPLES = """examples:
   selfflow-mm robot-data stats ~/data/fractal20220817_data
   selfflow-mm robot-data convert ~/data/fractal20220817_data ~/data/fractal_lerobot --to lerobot
   selfflow-mm robot-data record --episodes 100 --out tabletop
+  selfflow-mm robot-data clips tabletop stills --size 96x112 --stills 8
 """
 
 _PACKAGE = "selfflow_robotics.cli"
@@ -19,4 +20,8 @@ SUBCOMMANDS = {
     "stats": (f"{_PACKAGE}.stats", "measure actions and states over all frames, for normalising them"),
     "convert": (f"{_PACKAGE}.convert", "write a data set of robot episodes in another format"),
     "record": (f"{_PACKAGE}.record", "record episodes of the tabletop's expert in RT-1's layout"),
+    "clips": (
+        f"{_PACKAGE}.clips",
+        "cut stills or clips out of robot episodes, as a data set for train-tokenizer and train",
+    ),
 }

@@ -37,7 +37,8 @@ class RobotDataConfig:
         video_rate: frames per second, a multiple of the control rate; 0 is the control rate.
         shorter: share of batches of tasks that are given actions, or none, whose clips show fewer actions: 1 to H - 1,
             so that a world model can take steps of any size.
-        actions, states: how they are normalised (``quantile`` is q01 and q99). The gripper, 0 to 1, becomes -1 to 1.
+        actions, states: how they are normalised (``quantile`` is q01 and q99).
+        gripper: the same for the gripper's column of actions: ``unit`` takes 0 to 1 to -1 to 1, ``identity`` leaves it.
         state: ``given`` as a token, or ``absent``.
         state_dropout: share of batches without the state, so that the policy can do without.
         stride: steps between two windows' starts in an episode.
@@ -62,6 +63,7 @@ class RobotDataConfig:
     shorter: float = 0.5
     actions: Kind = "quantile"
     states: Kind = "quantile"
+    gripper: Kind = "unit"
     state: Literal["given", "absent"] = "given"
     state_dropout: float = 0.1
     stride: int = 1
@@ -74,6 +76,8 @@ class RobotDataConfig:
                 raise UserError(f"{name} is at least 1, got {getattr(self, name)}")
         if self.episodes < 0 or self.video_rate < 0:
             raise UserError("episodes and video_rate cannot be negative")
+        if self.held_out == self.split:
+            raise UserError(f"held_out names the split that is trained on, '{self.split}'; name another, or none")
         for name in ("shorter", "state_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is a share in [0, 1], got {getattr(self, name)}")
@@ -154,12 +158,12 @@ class FinetuneConfig:
         """The objective with what a robot's tokens need and the config leaves open.
 
         Masked shares of action and state tokens are not published; 0.1 is the paper's for video, which actions go with
-        there, and given tokens are never masked. Given pictures are noised up to 0.2 as in the paper, actions and
-        states are given as they are.
+        there, and given tokens are never masked. Given pictures are noised up to 0.2 as in the paper (or
+        ``given_level``), actions and states are given as they are.
         """
         stated = self.objective
         return replace(
             stated,
             mask_ratio={"action": 0.1, "state": 0.0, **stated.mask_ratio},
-            given_levels={"video": 0.2, "action": 0.0, "state": 0.0, **stated.given_levels},
+            given_levels={"video": stated.given_level or 0.2, "action": 0.0, "state": 0.0, **stated.given_levels},
         )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from selfflow_mm.errors import UserError
 from selfflow_mm.evaluation.reconstruction import psnr
 
 from ..adapter.model import RobotModel
@@ -72,8 +73,16 @@ def evaluate(
     cut_spec = WindowSpec(
         actions=spec.horizon, frames=spec.frames(spec.horizon), video_rate=spec.video_rate, camera=camera or None
     )
-    found = [cut(episodes[e], start, cut_spec) for e, start in chosen]
-    texts = [episodes[e].instruction for e, _ in chosen]
+    found, texts, reason = [], [], ""
+    for e, start in chosen:
+        try:
+            found.append(cut(episodes[e], start, cut_spec))
+        except UserError as error:  # a picture that does not decode
+            reason = str(error)
+        else:
+            texts.append(episodes[e].instruction)
+    if not found:
+        raise UserError(f"no window can be cut out of the held-out episodes: {reason}")
     numbers: dict[str, Any] = {"windows": len(found), "episodes": len(episodes), "horizon": spec.horizon}
     acts = [t for t in ("policy", "joint") if t in spec.tasks]
     if acts:

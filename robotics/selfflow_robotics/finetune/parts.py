@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from selfflow_mm.training.parts import load_tokenizers
 from ..actions.normalise import normaliser
 from ..adapter.spec import RobotSpec
 from ..adapter.tasks import ACTION, STATE, VIDEO
+from ..files import BadEpisode
 from ..measuring import measure
+from ..robot_episode import RobotEpisode
 from ..sources import RobotFiles, open_episodes
 from ..statistics import FILE_NAME, Statistics
 from .config import FinetuneConfig
@@ -58,33 +60,41 @@ def open_data(config: FinetuneConfig) -> RobotData:
     if not data.path:
         raise UserError("there is no robot data to fine-tune on; name a folder with --data (or data.path)")
     files = open_episodes(data.path, data.layout or None, data.split)
+    here = _here(files)
     if data.held_out:
-        others = open_episodes(data.path, data.layout or None, data.held_out)
-        held_out, first = tuple(range(min(data.held_out_episodes, len(others)))), 0
+        others, first = open_episodes(data.path, data.layout or None, data.held_out), 0
+        held_out = _here(others)[: data.held_out_episodes]
     else:
-        others, first = files, min(data.held_out_episodes, len(files) - 1)
-        held_out = tuple(range(first))
-    last = min(len(files), first + data.episodes) if data.episodes else len(files)
-    if last <= first or not held_out:
+        others, first = files, max(0, min(data.held_out_episodes, len(here) - 1))
+        held_out = here[:first]
+    train = here[first : first + data.episodes if data.episodes else None]
+    if not train or not held_out:
         raise UserError(
-            f"{data.path} holds {len(files)} episodes, too few to hold {data.held_out_episodes} out and train on the "
+            f"{data.path} holds {len(here)} episodes, too few to hold {data.held_out_episodes} out and train on the "
             "others; lower data.held_out_episodes"
         )
-    return RobotData(files, tuple(range(first, last)), others, held_out)
+    return RobotData(files, train, others, held_out)
 
 
-def robot_statistics(config: FinetuneConfig, data: RobotData, out: Path) -> Statistics:
+def _here(files: RobotFiles) -> tuple[int, ...]:
+    """Numbers of the episodes whose files are there: a data set may be downloaded in part."""
+    missing = files.files.missing
+    return tuple(n for n in range(len(files)) if not missing or files.locate(n)[0] not in missing)
+
+
+def robot_statistics(config: FinetuneConfig, data: RobotData, out: Path | None) -> Statistics:
     """The statistics that actions and states are normalised by: named, beside the data, or measured now and kept in the
-    run's folder.
+    run's folder ``out``, if there is to be one.
     """
     if config.data.statistics:
         return Statistics.load(config.data.statistics)
-    for path in (data.files.files.folder / FILE_NAME, out / FILE_NAME):
-        if path.is_file():
-            return Statistics.load(path)
+    for folder in (data.files.files.folder, out):
+        if folder is not None and (folder / FILE_NAME).is_file():
+            return Statistics.load(folder)
     print(f"there is no {FILE_NAME} beside {config.data.path}; measuring actions and states of the whole split")
     found = measure(data.files)
-    found.save(out / FILE_NAME)
+    if out is not None:
+        found.save(out / FILE_NAME)
     return found
 
 
@@ -107,11 +117,20 @@ def robot_spec(config: FinetuneConfig, data: RobotData, statistics: Statistics, 
     """What the model will see.
 
     Raises:
-        UserError: a clip of the horizon does not fill the tokenizer's latent frames, or the data have no state.
+        UserError: a clip of the horizon does not fill the tokenizer's latent frames, the data have no state or no such
+            camera, or the statistics are of other numbers.
     """
     wanted = config.data
-    shard, index = data.files.locate(data.train[0])
-    episode = data.files.read(shard, index)
+    episode = next(_readable(data.files, data.train))
+    if not episode.images or wanted.camera not in ("", *episode.images):
+        raise UserError(
+            f"{wanted.path} has no camera '{wanted.camera}'; there are {', '.join(episode.images) or 'none'}"
+        )
+    if len(statistics.actions.names) != len(episode.action_names):
+        raise UserError(
+            f"the statistics are of actions of {len(statistics.actions.names)} numbers, those of {wanted.path} have "
+            f"{len(episode.action_names)}; name those of these data in data.statistics"
+        )
     if wanted.state == "given" and (statistics.states is None or not episode.state_names):
         raise UserError(f"{wanted.path} has no states; set data.state=absent")
     takes = wanted.state == "given"
@@ -124,7 +143,7 @@ def robot_spec(config: FinetuneConfig, data: RobotData, statistics: Statistics, 
         fit=wanted.fit,
         action_names=episode.action_names,
         state_names=episode.state_names if takes else (),
-        actions=normaliser(wanted.actions, statistics.actions),
+        actions=normaliser(wanted.actions, statistics.actions, gripper=wanted.gripper),
         states=normaliser(wanted.states, statistics.states, gripper=None) if takes else None,
         statistics=statistics,
         robot=episode.robot,
@@ -170,6 +189,24 @@ def lora_config(config: FinetuneConfig) -> LoRAConfig:
     return replace(config.lora, full=(*config.lora.full, *_NEW_LAYERS))
 
 
-def episodes_of(files: RobotFiles, numbers: Sequence[int]) -> list[Any]:
-    """Those episodes, read."""
-    return [files.read(*files.locate(n)) for n in numbers]
+def episodes_of(files: RobotFiles, numbers: Sequence[int]) -> list[RobotEpisode]:
+    """Those episodes, read; damaged ones are left out.
+
+    Raises:
+        UserError: all are damaged.
+    """
+    return list(_readable(files, numbers))
+
+
+def _readable(files: RobotFiles, numbers: Sequence[int]) -> Iterator[RobotEpisode]:
+    found, reason = 0, ""
+    for number in numbers:
+        try:
+            episode = files.read(*files.locate(number))
+        except BadEpisode as error:
+            reason = str(error)
+            continue
+        found += 1
+        yield episode
+    if not found:
+        raise UserError(f"not one of {len(numbers)} episodes of {files.files.folder} can be read: {reason}")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from selfflow_mm.data.writing import write_video
+from selfflow_mm.errors import UserError
 from selfflow_mm.flow.objectives import Objective
 from selfflow_mm.generation.pipeline import Geometry, Pipeline, refuse_other_text, write_layout
 from selfflow_mm.models.joint import JointConfig, JointTransformer
@@ -28,7 +29,10 @@ from selfflow_mm.training.posthoc_ema import PowerAverages, drop_snapshots_after
 from selfflow_mm.training.ranks import Ranks, joined
 from selfflow_mm.training.run_folder import RunFolder, refuse_taken
 from selfflow_mm.weights import find_weights
+from selfflow_tokenizers import ByteTextEncoder, load_tokenizer
 from selfflow_tokenizers.media import Video
+from selfflow_tokenizers.text import TextEncoder
+from selfflow_tokenizers.text_cache import CachedTextEncoder
 
 from ..adapter.model import RobotModel
 from ..adapter.spec import RobotSpec
@@ -83,16 +87,19 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
         robot_statistics(config, data, out)  # measured once, by one process
     ranks.wait()
     spec = robot_spec(config, data, robot_statistics(config, data, out), tokenizer)
-    kept, kept_tokenizers = _kept_audio(config)
+    start = latest_checkpoint(out / "checkpoints") if resume else None
+    kept, kept_tokenizers = _kept_audio(config, out if start else None)
     model_config = joint_config(config, spec, tokenizer, text_encoder, kept)
     if ranks.first and (note := blind_to_word_order(model_config, text_encoder)):
         print(note)
-    start = latest_checkpoint(out / "checkpoints") if resume else None
+    held_out = episodes_of(data.held_out_files, data.held_out) if ranks.first else []
     model, first_weights = _first_model(config, model_config, out if start else None, quiet=not ranks.first)
 
     run = RunFolder(out, config=config, seed=config.run.seed, kind=KIND, resume=resume) if ranks.first else None
     try:
         if run:
+            if run.changed:
+                print(f"going on with other settings than before: {', '.join(run.changed)}")
             if first_weights:
                 run.write("init.json", first_weights)
             tokenizers = {VIDEO: tokenizer, **kept_tokenizers}
@@ -101,6 +108,7 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
             spec.save(out / "model")
         tokenizer.to(device)
         windows = _windows(config, data, tokenizer, spec, out, ranks)
+        text_encoder = _cached_text(config, text_encoder, windows, out, device)
         model = model.to(device)
         teacher = ema.copy_for_ema(model)
         optimizer = torch.optim.AdamW(
@@ -133,7 +141,6 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
         random = Randomness(config.run.seed)
         work = Work(student, seen, objective, random, decay, device, dtype, out / "checkpoints")
         robot = _robot_model(config, teacher, tokenizer, text_encoder, spec, dtype)
-        held_out = episodes_of(data.held_out_files, data.held_out) if run else []
 
         def report() -> None:
             write_robot_report(out, config, title=out.name)
@@ -168,11 +175,16 @@ def _place_and_encoders(config: FinetuneConfig) -> tuple[torch.device, Any, Any]
     return device, robot_tokenizer(config), build_text_encoder(config.text)
 
 
-def _kept_audio(config: FinetuneConfig) -> tuple[dict[str, int], dict[str, Any]]:
-    """Channels and tokenizer of the sound layers that stay in the model."""
+def _kept_audio(config: FinetuneConfig, resumed: Path | None) -> tuple[dict[str, int], dict[str, Any]]:
+    """Channels and tokenizer of the sound layers that stay in the model; a run in ``resumed`` has its own copy."""
     if config.audio != "kept":
         return {}, {}
-    tokenizer = Pipeline.from_pretrained(find_weights(config.init)).tokenizers["audio"]
+    if resumed is not None:
+        tokenizer: Any = load_tokenizer(resumed / "model" / "tokenizers" / "audio")
+    else:
+        tokenizer = Pipeline.from_pretrained(find_weights(config.init)).tokenizers.get("audio")
+    if tokenizer is None:
+        raise UserError(f"audio: kept, but {config.init} has no sound to keep; set audio=dropped")
     return {"audio": tokenizer.spec.channels}, {"audio": tokenizer}
 
 
@@ -217,6 +229,19 @@ def _windows(
     if not ranks.first:
         encoded = encode_episodes(data.files, data.train, tokenizer, spec, wanted.camera, folder)
     return CachedWindows(encoded, spec, seed=seed, stride=wanted.stride, ranks=ranks)
+
+
+def _cached_text(
+    config: FinetuneConfig, encoder: TextEncoder, windows: WindowSource, out: Path, device: torch.device
+) -> TextEncoder:
+    """An encoder that runs once for each instruction; the bundled one, which costs nothing, as it is."""
+    if isinstance(encoder, ByteTextEncoder):
+        return encoder
+    cached = CachedTextEncoder(encoder.to(device), config.text.cache or out / "text")
+    if isinstance(windows, CachedWindows):  # all instructions are known, so the encoder can leave the memory
+        cached.fill(["", *windows.data.instructions])
+        cached.unload()
+    return cached
 
 
 def _robot_model(

@@ -151,7 +151,13 @@ class ReplayPolicy:
             horizon=_checked(horizon),
             control_rate=self._source.control_rate,
             action_names=names,
-            extra={"needs_executed": self._executed, "data": str(self._source.files.folder), "episodes": list(chosen)},
+            extra={
+                "needs_executed": self._executed,
+                "data": str(self._source.files.folder),
+                "split": self._source.files.split,
+                "episodes": [chosen[0], chosen[-1]],
+                "seed": seed,
+            },
         )
 
     def chunks(self, requests: Sequence[Request]) -> np.ndarray:

@@ -105,7 +105,7 @@ def view_of(model: WorldModel, camera: str | None = None) -> View:
 def make_card(
     model: WorldModel,
     held_out: RobotFiles,
-    true_source: RobotFiles | None,
+    true_source: RobotFiles,
     settings: CardSettings,
     progress: Progress = lambda what, done, planned: None,
 ) -> tuple[dict[str, Any], list[Example]]:
@@ -114,8 +114,8 @@ def make_card(
     Args:
         model: the world model.
         held_out: episodes it was not trained on; clips are cut from them.
-        true_source: where the inverse model learns; may be the same (episodes of clips are left out); None leaves the
-            section out, and the card says so.
+        true_source: where the inverse model learns; may be the same: episodes of clips are left out. Where no other is
+            there, so is the section, and the card says so.
         settings: what and how.
         progress: called as work goes on.
 
@@ -157,16 +157,20 @@ def make_card(
             sections.append(Moving(settings.horizons, seed))
         elif name == "counterfactual":
             sections.append(Counterfactual(settings.horizons, seed))
-        elif true_source is None:
-            skipped[name] = "there are no true episodes for the inverse model to learn from; name a split that has some"
         else:
             inverse = _inverse(true_source, [clip.episode for clip in clips.clips], view, settings, progress)
-            sections.append(ActionsRecovered(inverse, about.action_names, seed=seed))
+            if inverse is None:
+                skipped[name] = (
+                    f"in split '{true_source.files.split}' no episode without a clip is left for the inverse model "
+                    "to learn from; name another split (--true-split), or take fewer clips"
+                )
+            else:
+                sections.append(ActionsRecovered(inverse, about.action_names, seed=seed))
     examples: list[Example] = []
     wanted = {film for section in sections for film in section.films}
     done = 0
     progress("imagining", 0, len(clips.clips))
-    for batch in batches(model, clips, settings.imagining, wanted):
+    for batch in batches(model, clips, settings.imagining, wanted) if sections else ():
         for section in sections:
             section.add(batch)
         examples += _examples(batch, _SHOWN - len(examples))
@@ -180,7 +184,7 @@ def make_card(
             "name": held_out.files.name,
             "split": held_out.files.split,
             "episodes": len(held_out),
-            "true_split": true_source.files.split if true_source else None,
+            "true_split": true_source.files.split,
             "skipped_episodes": list(clips.skipped),
         },
         "settings": asdict(settings) | {"camera": view.camera, "fit": view.fit},
@@ -214,7 +218,7 @@ def versions() -> dict[str, str]:
 
 def _inverse(
     source: RobotFiles, clips: Sequence[str], view: View, settings: CardSettings, progress: Progress
-) -> InverseModel:
+) -> InverseModel | None:
     episodes = true_episodes(
         source,
         settings.true_episodes,
@@ -223,6 +227,8 @@ def _inverse(
         without=set(clips),
         progress=lambda done, planned: progress("reading true episodes", done, planned),
     )
+    if not any(len(episode.pictures) > 1 for episode in episodes):
+        return None
     return InverseModel(
         episodes,
         seed=settings.imagining.seed,

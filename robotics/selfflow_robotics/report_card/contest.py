@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,8 @@ class Contest:
             raise UserError("ranking needs two policies at least, each named once")
         if self.real and len(self.real) != len(self.policies):
             raise UserError(
-                f"{len(self.policies)} policies need as many files of real results in the same order, not {len(self.real)}"
+                f"{len(self.policies)} policies need as many files of real results, in the same order, "
+                f"not {len(self.real)}"
             )
         for task in self.tasks:
             if task not in RANKED_TASKS:
@@ -65,8 +66,8 @@ class Contest:
 
 
 def open_policy(name: str, model: WorldModel, data: Path | None = None) -> ChunkPolicy:
-    """``random``, ``zero``, ``mean``, the folder of a trained policy, or ``noisy:POLICY:X``: one of these with noise of X
-    times half the range of the world model's actions.
+    """``random``, ``zero``, ``mean``, the folder of a trained policy, or ``noisy:POLICY:X``: one of these with noise of
+    X times half the range of the world model's actions.
 
     Raises:
         UserError: no such policy, no statistics where they are needed, or no number.
@@ -113,7 +114,8 @@ def hold_contest(
         if policy.about.needs_state:
             raise UserError(f"the policy {name} needs the robot's state, which nobody knows in imagination")
     contestants = [
-        _contestant(contest, place, name, policy, how, progress) for place, (name, policy) in enumerate(policies.items())
+        _contestant(contest, place, name, policy, how, progress)
+        for place, (name, policy) in enumerate(policies.items())
     ]
     judges = {
         task: _detector(task, true_source, held_out, view, how.seed, progress)
@@ -141,7 +143,7 @@ def _contestant(
 
 def _act_now(
     contest: Contest, name: str, policy: ChunkPolicy, acting: ActingOptions, how: Imagining, progress: Progress
-) -> Sequence[EpisodeResult]:
+) -> list[EpisodeResult]:
     planned, done = contest.real_episodes * len(contest.tasks), 0
 
     def one_more(result: EpisodeResult) -> None:

@@ -1,10 +1,11 @@
 """Do actions act? Films of the same start with other actions, compared with films of the same actions and another seed.
 
-The distance of two films is the root mean square difference of their pixels in grey levels (of 255), averaged over frames 1
-to h. Two questions:
+The distance of two films is the root mean square difference of their pixels in grey levels (of 255), averaged over
+frames 1 to h. Two questions:
 
-- **with different seeds**: ratio of the distance between films of different actions to the distance between films of the
-  true actions, both between different seeds. Above 1 says that actions act beyond chance; about 1, that they are ignored.
+- **with different seeds**: ratio of the distance between films of different actions to the distance between films of
+  the true actions, both between different seeds. Above 1 says that actions act beyond chance; about 1, that they are
+  ignored.
 - **with the same seed**: the distance itself. Exactly 0 says that actions are not used at all.
 """
 
@@ -28,6 +29,8 @@ ACTIONS = {
     "shuffled_actions": "another clip's actions",
 }
 _OTHER = "other_seed"
+#: A ratio above 1 by less is real but of little use.
+_CLEAR = 1.1
 
 
 class Counterfactual:
@@ -97,7 +100,8 @@ def _verdict(ratio: Estimate, same: Estimate, seeds: Estimate, what: str) -> str
     if seeds.value == 0:
         return f"actions act: {what} changes the film by {same.value:.2f} grey levels, another seed by nothing"
     if ratio.low > 1:
-        return f"actions act: {what} changes the film {ratio.value:.2f} times as much as another seed"
+        how = "actions act" if ratio.value > _CLEAR else "actions hardly act"
+        return f"{how}: {what} changes the film {ratio.value:.2f} times as much as another seed"
     if ratio.episodes == 1:
         return f"{what} changes the film {ratio.value:.2f} times as much as another seed, in one episode: no interval"
     return f"no effect beyond another seed's: {what} gives {ratio.value:.2f} times its change"

@@ -13,9 +13,9 @@ from selfflow_mm.errors import UserError
 
 from ..actions.chunks import padded
 from ..interfaces import WorldModel
+from ..policies.seeds import derived_seed
 from ..robot_episode import ACTION_NAMES, GRIPPER
 from .held_out import Clip, HeldOut
-from ..policies.seeds import derived_seed
 
 __all__ = ["REANCHOR_EVERY", "REANCHOR_TO", "Batch", "Imagining", "batches", "mirrored", "still"]
 
@@ -105,10 +105,11 @@ def mirrored(
 def batches(model: WorldModel, held_out: HeldOut, how: Imagining, wanted: Iterable[str]) -> Iterator[Batch]:
     """All clips in batches of equal length, the longest first, with the films that are ``wanted``.
 
-    Films: ``model`` (true actions); ``other_seed`` (true actions, a second seed); ``zero_actions``, ``mirrored_actions``
-    and ``shuffled_actions`` (another clip's), with the second seed; ``reanchor8`` (true actions, starting anew from the
-    true picture every 8 frames, up to frame 16; only of clips longer than 8); ``copy_last_frame``;
-    ``tokenizer_ceiling`` (the truth through the model's tokenizer, if the model has ``reconstruct``).
+    Films: ``model`` (true actions); ``other_seed`` (true actions, a second seed); ``zero_actions``,
+    ``mirrored_actions`` and ``shuffled_actions`` (another clip's), with the second seed; ``reanchor8`` (true actions,
+    starting anew from the true picture every 8 frames, up to frame 16; only of clips longer than 8);
+    ``copy_last_frame``; ``tokenizer_ceiling`` (the truth through the model's tokenizer, if the model has
+    ``reconstruct``).
 
     Clips of different lengths never share a call: padding would be actions that a model may see.
     """

@@ -11,10 +11,10 @@ from selfflow_mm.errors import UserError
 
 from ..actions.chunks import padded
 from ..episode import Pictures
+from ..policies.seeds import derived_seed
 from ..resizing import Fit, resize
 from ..robot_episode import RobotEpisode
 from ..sources import RobotFiles
-from ..policies.seeds import derived_seed
 
 __all__ = ["Clip", "HeldOut", "choose_clips", "View", "pictures_of", "shuffled_episodes"]
 
@@ -180,9 +180,7 @@ def choose_clips(
     clips = []
     for number, (place, episode, start, length) in enumerate(chosen):
         other = _partner(number, [entry[1].id for entry in chosen], seed)
-        actions, strange = (
-            _actions(chosen[which][1], chosen[which][2], length) for which in (number, other)
-        )
+        actions, strange = (_actions(chosen[which][1], chosen[which][2], length) for which in (number, other))
         clips.append(Clip(number, episode.id, place, start, actions, strange, other, episode.instruction))
     return HeldOut(source, tuple(clips), view, tuple(skipped))
 

@@ -67,8 +67,8 @@ class NoisyPolicy:
         names = policy.about.action_names
         if not amount >= 0 or not len(low) == len(high) == len(names):
             raise UserError(
-                f"noise needs an amount of at least 0 and the range of all {len(names)} actions, got {amount} and ranges "
-                f"of {len(low)} and {len(high)}"
+                f"noise needs an amount of at least 0 and the range of all {len(names)} actions, got {amount} and "
+                f"ranges of {len(low)} and {len(high)}"
             )
         self.about = policy.about
         self._policy = policy
@@ -109,8 +109,8 @@ def imagine_episodes(
 ) -> list[Ended]:
     """Let the policy act from each start until a judge sees success or ``limit`` actions are done.
 
-    The policy sees the picture in the model's size, from the first one on, and no state: in a dream nobody knows it. The
-    actions it carries out between two questions are imagined in one go.
+    The policy sees the picture in the model's size, from the first one on, and no state: in a dream nobody knows it.
+    The actions it carries out between two questions are imagined in one go.
 
     Args:
         model: where the policy acts.

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 
 from selfflow_mm.errors import UserError
 
+from ..policies.seeds import derived_seed
 from ..robot_episode import ACTION_NAMES
 from .comparison import REFERENCE
 from .films import Batch
 from .networks import Fitting, SmallNetwork, apply, fit, shrunk
 from .resampling import estimate
-from ..policies.seeds import derived_seed
 from .true_frames import TrueEpisode
 
 __all__ = ["ActionsRecovered", "InverseModel"]
@@ -95,7 +95,7 @@ class ActionsRecovered:
     def __init__(self, inverse: InverseModel, names: Sequence[str] = ACTION_NAMES, *, seed: int) -> None:
         self._inverse, self._names, self._seed = inverse, tuple(names), seed
         self._episodes: list[str] = []
-        # film -> per clip ``(D, 7)``: n, and sums of x, y, xx, yy, xy, (x - y)^2; x what was put in, y what was recovered
+        # film -> per clip ``(D, 7)``: n, and sums of x, y, xx, yy, xy, (x - y)^2; x was put in, y recovered
         self._sums: dict[str, list[np.ndarray]] = {}
 
     def add(self, batch: Batch) -> None:

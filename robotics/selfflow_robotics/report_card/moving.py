@@ -1,8 +1,8 @@
 """The same errors where something truly moves: elsewhere copying wins, and most of a picture is elsewhere.
 
 A pixel moves in frame t if one of its channels differs from frame 0 by more than ``THRESHOLD`` levels of 255 in the
-**true** film, so no model can choose its own region. ``psnr_rgb_moving_h16_openloop`` is the PSNR of the mean squared error
-over all moving pixels of frames 1 to 16 of a clip; clips in which fewer than ``LEAST`` pixels move do not count.
+**true** film, so no model can choose its own region. ``psnr_rgb_moving_h16_openloop`` is the PSNR of the mean squared
+error over all moving pixels of frames 1 to 16 of a clip; clips in which fewer than ``LEAST`` pixels move do not count.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ __all__ = ["SIZE", "Fitting", "apply", "fit", "shrunk"]
 
 #: (height, width) that pictures are brought to.
 SIZE = (64, 80)
-_CHANNELS = (32, 64, 96, 96)
+_CHANNELS = (16, 32, 64, 96)
 _RATE, _DECAY = 1e-3, 1e-2
+_SHIFT = 3  # pixels: in training all pictures of an update are moved by up to so many, edges repeated
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Fitting:
         batch: examples in each.
     """
 
-    updates: int = 1500
+    updates: int = 600
     batch: int = 64
 
 
 class SmallNetwork(nn.Module):
-    """``(B, C, 64, 80)`` in [-1, 1] -> ``(B, outputs)``.
+    """``(B, C, 64, 80)`` -> ``(B, outputs)``.
 
     Four convolutions of stride 2, the first of which also sees where it is (Liu et al. 2018, "CoordConv"); no
     normalisation, so a picture's answer depends on nothing else in its batch.
@@ -80,7 +81,7 @@ def fit(
 
     Args:
         pictures: ``(P, 3, 64, 80)`` uint8.
-        rows: ``(n, k)`` integers: example i sees the k pictures ``rows[i]``.
+        rows: ``(n, k)`` integers: example i sees the k pictures ``rows[i]``, and how they differ from the first.
         targets: ``(n, outputs)`` float32.
         loss: of outputs and targets.
         seed: of the initial weights and the order; the same gives the same network on the same machine.
@@ -90,7 +91,7 @@ def fit(
     random = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = SmallNetwork(3 * rows.shape[1], targets.shape[1])
+        network = SmallNetwork(3 * (2 * rows.shape[1] - 1), targets.shape[1])
     optimizer = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=_DECAY)
     wanted = torch.from_numpy(targets)
     for update in range(how.updates):
@@ -98,7 +99,7 @@ def fit(
             group["lr"] = _RATE * (1 + math.cos(math.pi * update / how.updates)) / 2
         chosen = random.integers(0, len(rows), how.batch)
         optimizer.zero_grad()
-        loss(network(_input(pictures, rows[chosen])), wanted[torch.from_numpy(chosen)]).backward()
+        loss(network(_input(_shifted(pictures[rows[chosen]], random))), wanted[torch.from_numpy(chosen)]).backward()
         optimizer.step()
         progress(update + 1, how.updates)
     return network.eval()
@@ -107,10 +108,21 @@ def fit(
 @torch.no_grad()
 def apply(network: SmallNetwork, pictures: np.ndarray, rows: np.ndarray, at_once: int = 256) -> np.ndarray:
     """``(n, outputs)`` float32 of the examples that ``rows`` names, as in :func:`fit`."""
-    parts = [network(_input(pictures, rows[i : i + at_once])) for i in range(0, len(rows), at_once)]
+    parts = [network(_input(pictures[rows[i : i + at_once]])) for i in range(0, len(rows), at_once)]
     return torch.cat(parts).numpy()
 
 
-def _input(pictures: np.ndarray, rows: np.ndarray) -> Tensor:
-    chosen = pictures[rows]  # (n, k, 3, 64, 80)
-    return torch.from_numpy(chosen.reshape(len(rows), -1, *SIZE)).float() / 127.5 - 1
+def _shifted(chosen: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    down, right = random.integers(-_SHIFT, _SHIFT + 1, 2)
+    rows, columns = (
+        np.clip(np.arange(size) + by, 0, size - 1) for size, by in zip(SIZE, (down, right), strict=True)
+    )
+    return chosen[..., rows[:, None], columns]
+
+
+def _input(chosen: np.ndarray) -> Tensor:
+    """``(n, k, 3, 64, 80)`` uint8 -> the k pictures and what the later ones differ by from the first, which spares the
+    network learning to subtract.
+    """
+    scaled = torch.from_numpy(chosen).float() / 127.5 - 1
+    return torch.cat([scaled, scaled[:, 1:] - scaled[:, :1]], dim=1).flatten(1, 2)

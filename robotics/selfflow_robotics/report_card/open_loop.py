@@ -1,8 +1,9 @@
 """Prediction: PSNR and SSIM over horizons, beside copying and beside the model with wrong actions.
 
-The protocol is part of a metric's name. ``psnr_gray_h16_openloop``: mean over frames 1 to 16 of each frame's PSNR, frame
-0 being the true picture that prediction starts from, on luma, without any other true picture. ``psnr_gray_at16_openloop``:
-frame 16 alone. ``..._reanchor8``: a true picture is given again after every 8 frames, as in IRASim's short benchmark.
+The protocol is part of a metric's name. ``psnr_gray_h16_openloop``: mean over frames 1 to 16 of each frame's PSNR,
+frame 0 being the true picture that prediction starts from, on luma, without any other true picture.
+``psnr_gray_at16_openloop``: frame 16 alone. ``..._reanchor8``: a true picture is given again after every 8 frames, as
+in IRASim's short benchmark.
 """
 
 from __future__ import annotations

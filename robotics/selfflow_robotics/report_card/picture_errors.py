@@ -38,9 +38,9 @@ def ssim_of_each(output: np.ndarray, truth: np.ndarray, colour: str) -> np.ndarr
     from selfflow_mm.evaluation.ssim import ssim
 
     def one(x: np.ndarray, y: np.ndarray) -> float:
-        a, b = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.ascontiguousarray(y))
+        a, b = torch.from_numpy(x.copy()), torch.from_numpy(y.copy())
         if colour == "rgb":  # a channel on its own is a grey picture, whose luma it is
-            a, b = (channels.permute(2, 0, 1)[..., None].expand(-1, -1, -1, 3) for channels in (a, b))
+            a, b = (channels.permute(2, 0, 1)[..., None].repeat(1, 1, 1, 3) for channels in (a, b))
         return ssim(a, b)
 
     return np.array([one(x, y) for x, y in zip(output, truth, strict=True)])
@@ -51,4 +51,4 @@ def _luma(pictures: np.ndarray) -> np.ndarray:
 
     from selfflow_mm.evaluation.ssim import luma
 
-    return luma(torch.from_numpy(np.ascontiguousarray(pictures))).numpy()
+    return luma(torch.from_numpy(pictures.copy())).numpy()

@@ -1,7 +1,7 @@
 """Does imagination rank policies as the real environment does?
 
-Every policy acts in imagination from the first pictures of the very episodes that it had in truth. A detector that learned
-from true pictures tells success there; in truth the environment does.
+Every policy acts in imagination from the first pictures of the very episodes that it had in truth. A detector that
+learned from true pictures tells success there; in truth the environment does.
 """
 
 from __future__ import annotations

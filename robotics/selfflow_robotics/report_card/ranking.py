@@ -127,33 +127,34 @@ def _pairs(real: Sequence[float], sim: Sequence[float]) -> tuple[np.ndarray, np.
 def _interval(
     real: Sequence[float],
     sim: Sequence[float],
-    correlation: Callable[[np.ndarray, np.ndarray], float],
+    correlation: Callable[[np.ndarray, np.ndarray], np.ndarray],
     error: Callable[[float, int], float],
     seed: int,
 ) -> Correlation:
     x, y = _pairs(real, sim)
-    n, value = len(x), correlation(x, y)
+    n = len(x)
+    value = float(correlation(x, y)) if n > 1 else math.nan
     if math.isnan(value) or n < 4:
         return Correlation(value, math.nan, math.nan, math.nan, math.nan, n)
     # At |r| = 1 z is infinite; so is the certainty that the formula then claims.
     middle = math.atanh(min(max(value, -1 + 1e-15), 1 - 1e-15))
     half = _Z * error(value, n)
-    random = np.random.default_rng(seed)
-    drawn = [correlation(x[rows], y[rows]) for rows in random.integers(0, n, (_DRAWS, n))]
-    known = [r for r in drawn if not math.isnan(r)]
-    low, high = np.quantile(known, (0.025, 0.975)) if known else (math.nan, math.nan)
+    rows = np.random.default_rng(seed).integers(0, n, (_DRAWS, n))
+    drawn = np.concatenate([correlation(x[some], y[some]) for some in np.array_split(rows, 20)])
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
     return Correlation(value, math.tanh(middle - half), math.tanh(middle + half), float(low), float(high), n)
 
 
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
-    dx, dy = x - x.mean(), y - y.mean()
-    return float(np.clip((dx @ dy) / math.sqrt((dx @ dx) * (dy @ dy)), -1, 1))
+def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Of the last axis; NaN where one side does not vary."""
+    dx, dy = x - x.mean(axis=-1, keepdims=True), y - y.mean(axis=-1, keepdims=True)
+    flat = (np.ptp(x, axis=-1) == 0) | (np.ptp(y, axis=-1) == 0)
+    size = np.sqrt((dx * dx).sum(axis=-1) * (dy * dy).sum(axis=-1))
+    return np.where(flat, np.nan, np.clip((dx * dy).sum(axis=-1) / np.where(flat, 1, size), -1, 1))
 
 
 def _ranks(x: np.ndarray) -> np.ndarray:
-    """1 for the smallest; equal values share the mean of their ranks."""
-    _, place, count = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[place]
+    """In the last axis, 1 for the smallest; equal values share the mean of their ranks."""
+    below = (x[..., None, :] < x[..., :, None]).sum(axis=-1)
+    equal = (x[..., None, :] == x[..., :, None]).sum(axis=-1)
+    return below + (equal + 1) / 2

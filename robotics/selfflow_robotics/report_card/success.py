@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from selfflow_mm.errors import UserError
 from selfflow_mm.evaluation.intervals import wilson
 
-from .networks import Fitting, SmallNetwork, apply, fit, shrunk
 from ..policies.seeds import derived_seed
+from .networks import Fitting, SmallNetwork, apply, fit, shrunk
 from .true_frames import TrueEpisode
 
 __all__ = ["TASK_OF_VERB", "SuccessDetector", "task_of", "train_detector"]
@@ -118,7 +118,7 @@ def train_detector(
         np.array(targets, np.float32)[:, None],
         F.binary_cross_entropy_with_logits,
         seed=derived_seed(f"success detector of {task}", seed),
-        how=how or Fitting(updates=600),
+        how=how or Fitting(updates=300),
         progress=progress,
     )
     earliest = [_log_odds(network, episode.pictures)[:-_UNCLEAR].max() for episode in calibration]

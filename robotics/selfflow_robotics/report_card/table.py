@@ -124,7 +124,9 @@ def _ranked(section: Mapping[str, Any]) -> list[Table]:
     for name, found in section["policies"].items():
         sides = [f"{found[side]:.2f} {_bounds(*found[f'{side}_interval'])}" for side in ("real", "imagined")]
         rows.append([name, *sides, _number(found["agreement"]["kappa"]), found["episodes"]])
-    tables: list[Table] = [("Policies: success in truth and in imagination", ("policy", "real", "imagined", "kappa", "episodes"), rows)]
+    tables: list[Table] = [
+        ("Policies: success in truth and in imagination", ("policy", "real", "imagined", "kappa", "episodes"), rows)
+    ]
     for key in ("pearson", "spearman"):
         found = section[key]
         interval = _bounds(found["low"], found["high"]), _bounds(found["bootstrap_low"], found["bootstrap_high"])

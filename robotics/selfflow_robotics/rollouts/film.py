@@ -37,7 +37,7 @@ class Film:
 
         After the last action, which has the picture of what came of it, nothing moves; "done" marks success.
         """
-        said = " → ".join(done.moment.instructions)
+        said = ", then ".join(done.moment.instructions)
         last = np.zeros((1, done.actions.shape[1]), np.float32)
         last[0, GRIPPER] = done.actions[-1, GRIPPER]
         terminate = np.zeros(len(done.frames), bool)

@@ -108,14 +108,18 @@ def act_out(
     count = min(2 * batch, len(waiting))
     everyone = [_Live(number, Policy(policy, acting)) for number in range(count)]
     groups = [everyone[0::2], everyone[1::2]]
-    # Both the whole and each group are shared evenly between the processes.
-    homes = [(number // 2 + number) % workers for number in range(count)] if workers else None
-    with Team(make, homes) as team:
+    with Team(make, _homes(count, workers) if workers else None) as team:
         for live in everyone:
             _begin(live, waiting.popleft(), team)
         while any(groups):
             for group in groups:
                 yield from _turn(policy, group, waiting, team)
+
+
+def _homes(count: int, workers: int) -> list[int]:
+    """The process of each simulation, such that all of them and those of each group are shared evenly."""
+    first = (count + 1) // 2
+    return [(number // 2 + number % 2 * first) % workers for number in range(count)]
 
 
 def _begin(live: _Live, job: Job, team: Team) -> None:

@@ -79,7 +79,7 @@ def write_page(
     filmed = [(row, film.path(row.task, row.episode)) for row in results] if film else []
     cards = [
         Card(
-            " → ".join(row.instructions),
+            ", then ".join(row.instructions),
             media=place,
             details={
                 "task": row.task,

@@ -54,7 +54,8 @@ class Comparison:
         successes, other: of the first and of the second.
         only, only_other: episodes in which one of them alone succeeded.
         difference: of the shares, first minus second.
-        low, high: its 95 % interval, a bootstrap over episodes (NaN of one episode).
+        low, high: its 95 % interval, a bootstrap over episodes; NaN where no episode came out differently, of which a
+            bootstrap can tell nothing.
         p: of the exact McNemar test: how likely a split as uneven as ``only`` to ``only_other`` would be if both were
             equally good.
     """
@@ -137,7 +138,7 @@ def _comparison(task: str, pairs: Sequence[tuple[EpisodeResult, EpisodeResult]])
         only=only,
         only_other=only_other,
         difference=mean.mean,
-        low=mean.low,
-        high=mean.high,
+        low=mean.low if only + only_other else math.nan,
+        high=mean.high if only + only_other else math.nan,
         p=mcnemar(only, only_other),
     )

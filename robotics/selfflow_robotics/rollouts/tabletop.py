@@ -58,7 +58,7 @@ class TabletopOptions:
         UserError: a value out of range, or an unknown variant.
     """
 
-    variant: tuple[str, ...] = ("base",)
+    variant: str | tuple[str, ...] = ("base",)
     max_steps: int | None = None
     until: Literal["success", "limit"] = "success"
     advance: Literal["environment", "success"] = "environment"
@@ -68,6 +68,8 @@ class TabletopOptions:
     def __post_init__(self) -> None:
         from ..tabletop.variants import chosen
 
+        if isinstance(self.variant, str):  # one name is a list of one, so that settings are the same either way
+            object.__setattr__(self, "variant", (self.variant,))
         if self.max_steps is not None and self.max_steps < 1:
             raise UserError(f"an episode has at least one step, not {self.max_steps}")
         if self.until not in ("success", "limit"):
@@ -128,7 +130,7 @@ class TabletopSimulation:
 
         self._options = options
         self._env = gymnasium.make(
-            ID, variant=list(options.variant), pictures=False, render_mode="rgb_array", disable_env_checker=True
+            ID, variant=options.variant, pictures=False, render_mode="rgb_array", disable_env_checker=True
         )
         base = self._env.unwrapped
         assert isinstance(base, TabletopEnv)

@@ -32,7 +32,9 @@ def answer_request(connection: ServerConnection, request: Request, options: Serv
     if request.headers.get_all("Origin"):
         return connection.respond(HTTPStatus.FORBIDDEN, "browsers are not served\n")
     if len(connection.server.connections) >= options.max_connections:
-        return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"there are {options.max_connections} clients already\n")
+        return connection.respond(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"there are {options.max_connections} clients already\n"
+        )
     return None
 
 

@@ -1,8 +1,8 @@
 """Messages of policy servers: msgpack, with numpy arrays as maps (openpi's wire format, and vla-eval's).
 
-An array is the map ``{"__ndarray__": True, "data": bytes, "dtype": dtype.str, "shape": [..]}`` in C order, a numpy scalar
-``{"__npgeneric__": True, "data": value, "dtype": dtype.str}``. In openpi's format those four keys are *bytes*, in
-vla-eval's they are strings. Structured, object and complex types do not exist on the wire, so nothing is unpickled.
+An array is the map ``{"__ndarray__": True, "data": bytes, "dtype": dtype.str, "shape": [..]}`` in C order, a scalar of
+numpy ``{"__npgeneric__": True, "data": value, "dtype": dtype.str}``. In openpi's format those four keys are *bytes*,
+in vla-eval's they are strings. Structured, object and complex types do not exist on the wire, so nothing is unpickled.
 
 Reading trusts nothing. A message is refused by its claims before anything of the claimed size is made: msgpack bounds
 each container, the hooks bound their sum, and an array must have exactly the bytes that its shape and type need.
@@ -50,15 +50,12 @@ def pack(message: Any, *, text_keys: bool = False) -> bytes:
         raise UserError(f"this message cannot be packed: {error}") from error
 
 
-def unpack(
-    data: bytes, *, text_keys: bool = False, special: dict[str, Callable[[dict], Any]] | None = None
-) -> Any:
+def unpack(data: bytes, *, text_keys: bool = False) -> Any:
     """The message in ``data``; arrays are views into it and read-only.
 
     Args:
         data: one whole message.
         text_keys: the arrays' own keys are strings (vla-eval) and not bytes (openpi).
-        special: marker key -> what makes a value of a map that has it (vla-eval's pictures).
 
     Raises:
         UserError: not msgpack, cut off, too deep, too many items, or an array whose claims do not fit.
@@ -68,9 +65,6 @@ def unpack(
 
     def on_map(found: dict) -> Any:
         budget.take(len(found))
-        for key, make in (special or {}).items():
-            if key in found:
-                return make(found)
         if markers["__ndarray__"] in found:
             return _array(found, markers)
         if markers["__npgeneric__"] in found:

@@ -160,5 +160,7 @@ def _states(value: Any, about: PolicyAbout, rows: int, batched: bool) -> list[np
         raise UserError(f"'state' is {numbers.shape} beside {rows if batched else 'one'} of pictures; rows go together")
     if numbers.shape[-1] != len(about.state_names):
         names = ", ".join(about.state_names)
-        raise UserError(f"{about.name} takes a state of {len(about.state_names)} numbers ({names}), got {numbers.shape[-1]}")
+        raise UserError(
+            f"{about.name} takes a state of {len(about.state_names)} numbers ({names}), got {numbers.shape[-1]}"
+        )
     return list(numbers if batched else numbers[None])

@@ -1,6 +1,6 @@
 """openpi's protocol: packed metadata first, then each packed observation is answered by a chunk of actions.
 
-An error is a *text* frame, after which the connection is closed with code 1011. Ours adds, and says so in the metadata's
+An error is a *text* frame, after which the connection is closed with code 1011. Ours adds, and says in the metadata's
 ``understands``: ``reset`` (``{"reset": True}`` starts an episode and is answered alike; beside a picture it starts one
 before answering), ``seed`` (beside it), ``batch`` (pictures with a leading axis).
 
@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from selfflow_mm.errors import UserError
 
+from ..interfaces import PolicyAbout
 from .conversation import Send, sentence
 from .episodes import Episodes
 from .msgpack_numpy import pack, unpack
@@ -32,19 +33,19 @@ UNDERSTANDS = ("reset", "seed", "batch")
 _log = logging.getLogger(__name__)
 
 
-def metadata(episodes: Episodes) -> dict[str, Any]:
-    """What the server says first, as plain values."""
-    about = episodes.about
-    try:
-        ours = version("selfflow-mm")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        ours = ""
+def metadata(about: PolicyAbout, executed: int) -> dict[str, Any]:
+    """What the server says first, as plain values.
+
+    Args:
+        about: of the policy.
+        executed: actions of a chunk that are meant to be carried out before the next question.
+    """
     return {
-        "server": f"selfflow-mm {ours}".strip(),
+        "server": f"selfflow-mm {version('selfflow-mm')}",
         "understands": list(UNDERSTANDS),
         "name": about.name,
         "horizon": about.horizon,
-        "executed": episodes.executed,
+        "executed": executed,
         "control_rate": about.control_rate,
         "action_names": list(about.action_names),
         "state_names": list(about.state_names),
@@ -113,6 +114,8 @@ def _reset(message: Mapping[Any, Any]) -> tuple[bool, int | None]:
         raise UserError(f"'reset' is True or False, not {type(start).__name__}")
     if seed is not None and not start:
         raise UserError("'seed' goes with 'reset', which starts an episode")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63):
+    if seed is not None and (
+        isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63
+    ):
         raise UserError("'seed' is a whole number, at least 0 and below 2**63")
     return bool(start), None if seed is None else int(seed)

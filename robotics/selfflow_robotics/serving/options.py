@@ -57,7 +57,9 @@ class ServerOptions:
             raise UserError(f"the protocols are 'openpi' and 'vla-eval', not '{self.protocol}'")
         if self.rotation not in ("euler_xyz", "axis_angle"):
             raise UserError(f"rotations are given as 'euler_xyz' or 'axis_angle', not '{self.rotation}'")
-        if self.api_key is not None and (not self.api_key or not self.api_key.isascii() or not self.api_key.isprintable()):
+        if self.api_key is not None and (
+            not self.api_key or not self.api_key.isascii() or not self.api_key.isprintable()
+        ):
             raise UserError("an API key is printable ASCII text and not empty")
         for name, least in (("max_message", 1024), ("max_connections", 1), ("max_rate", 0), ("grace", 0)):
             if not least <= getattr(self, name) < math.inf:

@@ -1,9 +1,9 @@
 """A server of policies on websockets, whatever the protocol; loopback unless told otherwise.
 
-One task per connection reads a message, lets the protocol's :class:`~.conversation.Conversation` deal with it, and reads
-the next. The policy runs in a thread of its own (:mod:`.batching`), so this loop is always there to answer pings. Ours
-to clients have no time limit: a simulator that is busy for a minute is no reason to hang up. Clients that are gone are
-found by the kernel's keep-alive and by how long they were silent.
+One task per connection reads a message, lets the protocol's :class:`~.conversation.Conversation` deal with it, and
+reads the next. The policy runs in a thread of its own (:mod:`.batching`), so this loop is always there to answer pings.
+Ours to clients have no time limit: a simulator that is busy for a minute is no reason to hang up. Clients that are gone
+are found by the kernel's keep-alive and by how long they were silent.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -26,7 +28,7 @@ from websockets.frames import CloseCode
 from selfflow_mm.errors import UserError
 
 from ..interfaces import ChunkPolicy, Observation, Request
-from ..policies import ActingOptions
+from ..policies import ActingOptions, Policy
 from .batching import Batcher
 from .conversation import Conversation
 from .door import answer_request
@@ -44,8 +46,9 @@ _QUIET = logging.getLogger(f"{__name__}.websockets")
 _QUIET.setLevel(logging.CRITICAL)
 #: Frames of one message, however short: a message of empty frames has no size that could be limited.
 MAX_FRAMES = 4096
-#: Bytes that may wait for a client that does not read. Answers are far smaller; what piles up are pongs.
-MAX_UNREAD = 8 * 2**20
+#: Bytes that may wait for a client that does not read, and how often they are counted. Answers are far smaller; what
+#: piles up are pongs.
+MAX_UNREAD, WATCH_SECONDS = 8 * 2**20, 1.0
 
 
 class PolicyServer:
@@ -58,6 +61,9 @@ class PolicyServer:
         options: where and how.
         acting: how its chunks are used; every connection begins with this seed.
 
+    Attributes:
+        executed: actions of a chunk that are meant to be carried out before the next question.
+
     Raises:
         UserError: options that do not fit the policy or one another.
     """
@@ -69,8 +75,9 @@ class PolicyServer:
         acting: ActingOptions = ActingOptions(),  # noqa: B008 - frozen
     ) -> None:
         self.policy, self.options, self.acting = policy, options, acting
+        self.executed = Policy(policy, acting).executed
+        self._greeting = pack(metadata(policy.about, self.executed))
         self._batcher = Batcher(policy, options.max_batch, options.max_wait)
-        self._greeting = pack(metadata(self._episodes()))
         self._ignored: set[str] = set()
         self._server: Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -104,6 +111,7 @@ class PolicyServer:
                 max_queue=2,
                 ping_interval=20,
                 ping_timeout=None,
+                close_timeout=3,
                 logger=_QUIET,
             )
         except OSError as error:
@@ -124,7 +132,9 @@ class PolicyServer:
         await asyncio.gather(*map(_go_away, self._server.connections))
         if self._watch is not None:
             self._watch.cancel()
-        await asyncio.to_thread(self._batcher.close, max(0.1, deadline - time.monotonic()))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._server.wait_closed(), 1)
+        self._batcher.close(timeout=0)
 
     def run(self, ready: Callable[[str], None]) -> None:
         """Serve until SIGINT or SIGTERM; a second one does not wait for answers under way.
@@ -137,28 +147,27 @@ class PolicyServer:
     @contextmanager
     def background(self) -> Iterator[str]:
         """Serve in a thread for as long as the context lasts; gives the address."""
-        ready: Future_[str] = Future_()
-        loop = asyncio.new_event_loop()
-        stop = asyncio.Event()
+        ready: Future[tuple[str, Callable[[], object]]] = Future()
 
         async def serve_until_told() -> None:
+            loop, told = asyncio.get_running_loop(), asyncio.Event()
             try:
                 await self.start()
             except BaseException as error:
                 ready.set_exception(error)
                 return
-            ready.set_result(self.address)
-            await stop.wait()
+            ready.set_result((self.address, lambda: loop.call_soon_threadsafe(told.set)))
+            await told.wait()
             await self.stop()
 
-        thread = threading.Thread(target=loop.run_until_complete, args=(serve_until_told(),), name="policy server")
+        thread = threading.Thread(target=lambda: asyncio.run(serve_until_told()), name="policy server")
         thread.start()
+        address, tell = ready.result()
         try:
-            yield ready.result()
+            yield address
         finally:
-            loop.call_soon_threadsafe(stop.set)
+            tell()
             thread.join()
-            loop.close()
 
     async def _run(self, ready: Callable[[str], None]) -> None:
         loop, told = asyncio.get_running_loop(), asyncio.Event()
@@ -169,9 +178,10 @@ class PolicyServer:
                 stopping.cancel()
             told.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, tell)
         await self.start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # on Windows, where an interrupt ends the loop at once
+                loop.add_signal_handler(number, tell)
         ready(self.address)
         await told.wait()
         stopping = asyncio.create_task(self.stop())
@@ -182,7 +192,7 @@ class PolicyServer:
 
     def _conversation(self) -> Conversation:
         if self.options.protocol == "vla-eval":
-            return VlaEvalConversation(self._episodes(), self.options)
+            return VlaEvalConversation(self._episodes(), self.options, self.acting.seed)
         return OpenpiConversation(self._episodes(), self._greeting, self.options.default_prompt, self._ignored)
 
     async def _warm_up(self) -> None:
@@ -238,18 +248,16 @@ class PolicyServer:
 
     async def _receive(self, connection: ServerConnection) -> bytes | str:
         """The next message, whole; nothing else is bounded by size alone."""
-        pieces: list[bytes] | list[str] = []
+        pieces: list[Any] = []  # all bytes or all str
         try:
             async with asyncio.timeout(self.options.idle):
                 async for piece in connection.recv_streaming():
-                    pieces.append(piece)  # type: ignore[arg-type]  # all of one message are of one type
+                    pieces.append(piece)
                     if len(pieces) > MAX_FRAMES:
                         raise _Unwelcome(CloseCode.POLICY_VIOLATION, f"a message has at most {MAX_FRAMES} frames")
         except TimeoutError:
             raise _Unwelcome(CloseCode.GOING_AWAY, f"silent for {self.options.idle:g} s") from None
-        if len(pieces) == 1:
-            return pieces[0]
-        return b"".join(pieces) if isinstance(pieces[0], bytes) else "".join(pieces)  # type: ignore[arg-type]
+        return pieces[0] if len(pieces) == 1 else type(pieces[0])().join(pieces)
 
     async def _send(self, connection: ServerConnection, message: bytes | str) -> None:
         try:
@@ -261,7 +269,7 @@ class PolicyServer:
     async def _watch_unread(self) -> None:
         """Hang up on clients that make us answer and never read."""
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(WATCH_SECONDS)
             for connection in list(self._server.connections if self._server else ()):
                 if connection.transport.get_write_buffer_size() > MAX_UNREAD:
                     _log.warning("hanging up on %s, which does not read", connection.remote_address)

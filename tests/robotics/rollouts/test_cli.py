@@ -1,0 +1,77 @@
+"""The command: files, table, going on, comparing, and mistakes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from selfflow_mm.errors import UserError
+from selfflow_robotics.cli import rollout as command
+
+
+def call(*arguments):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(a) for a in arguments]))
+
+
+SHORT = ("--tasks", "pick", "close_drawer", "--episodes", 2, "--max-steps", 8, "--workers", 0)
+
+
+def test_a_run_writes_results_summary_and_page(tmp_path, capsys):
+    out = tmp_path / "random"
+    assert call("random", *SHORT, "--executed", 4, "--film", 1, "--out", out) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table[1:4]] == ["pick", "close_drawer", "all"]
+    summary = json.loads((out / "summary.json").read_text())
+    assert [line["task"] for line in summary["tasks"]] == ["pick", "close_drawer", "all tasks"]
+    assert summary["settings"]["acting"]["executed"] == 4
+    assert summary["settings"]["tabletop"]["gripper"] == "level"
+    assert summary["settings"]["policy"]["name"] == "random"
+    page = (out / "report.html").read_text()
+    assert "films/pick-0000.mp4" in page and "films/pick-0001.mp4" not in page and "8 steps" in page
+    assert len((out / "results.jsonl").read_text().splitlines()) == 5
+
+    before = (out / "results.jsonl").read_bytes()
+    call("random", *SHORT, "--executed", 4, "--out", out)
+    assert (out / "results.jsonl").read_bytes() == before
+    with pytest.raises(UserError, match="--overwrite"):
+        call("random", *SHORT, "--executed", 2, "--out", out)
+    call("random", *SHORT, "--executed", 2, "--out", out, "--overwrite")
+    assert (out / "results.jsonl").read_bytes() != before
+
+
+def test_two_policies_are_compared_on_the_same_episodes(tmp_path, capsys):
+    call("zero", *SHORT, "--out", tmp_path / "zero")
+    call("random", *SHORT, "--out", tmp_path / "random", "--against", tmp_path / "zero")
+    assert "McNemar p" in capsys.readouterr().out
+    comparison = json.loads((tmp_path / "random" / "summary.json").read_text())["comparison"]
+    assert comparison["other"].endswith("zero") and comparison["tasks"][0]["episodes"] == 2
+    with pytest.raises(UserError, match="another scene"):
+        call("zero", *SHORT, "--seed", 1, "--out", tmp_path / "seed", "--against", tmp_path / "zero")
+
+
+def test_a_trained_model_acts(tmp_path, tiny_robot_model, capsys):
+    arguments = ("--tasks", "pick", "--episodes", 3, "--max-steps", 6, "--executed", 2, "--ensemble", "temporal")
+    call(tiny_robot_model.run, *arguments, "--steps", 2, "--batch", 2, "--workers", 1, "--out", tmp_path / "model")
+    settings = json.loads((tmp_path / "model" / "summary.json").read_text())["settings"]
+    assert settings["policy"]["extra"]["steps"] == 2 and settings["policy"]["needs_state"] is False
+    assert settings["acting"]["ensemble"] == "temporal"
+    with pytest.raises(UserError, match="has no setting 'statistics'"):
+        call(tiny_robot_model.run, *arguments, "--statistics", "x.json", "--out", tmp_path / "other")
+
+
+def test_mistakes(tmp_path):
+    for arguments, words in (
+        (("zero", "--steps", 3), "has no setting 'steps'"),
+        (("randon",), "nearest is 'random'"),
+        (("zero", "--film", -1), "--film"),
+        (("zero", "--video-level", "0.5x"), "--video-level is absent, denoised or a number"),
+        (("zero", "--against", tmp_path), "there are no results"),
+        (("zero", "--ensemble", "temporal"), "nothing to average"),
+    ):
+        with pytest.raises(UserError, match=words):
+            call(*arguments, *SHORT, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
