@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,15 @@ class TinyRobot:
     run: Path
     model: Path
     data: Path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Models this small are no work to share: on a busy machine two threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,10 @@ class FlowWorldModel:
         model.wants("world")
         if chunk is not None and not 1 <= chunk <= model.spec.horizon:
             raise UserError(f"a chunk has 1 to {model.spec.horizon} actions (the model's horizon), got {chunk}")
+        if steps is not None and steps < 1:
+            raise UserError(f"a solver takes at least one step, got {steps}")
+        if not 0 <= context_level < 1:
+            raise UserError(f"context_level lies in [0, 1), got {context_level}")
         self.model, self.steps, self.context_level = model, steps, context_level
         self.chunk = chunk or model.spec.horizon
 

@@ -114,6 +114,7 @@ class FinetuneConfig:
         init: a joint checkpoint, model folder, run, bundled model or FLUX.2 transformer to start from; ``--init`` sets
             it. Empty starts from random weights.
         lora: low-rank adaptation in place of training everything.
+        adapter: the ``lora.safetensors`` of an earlier run with the same ``init`` and ``lora``, to go on from.
         tokenizer: of the pictures, as in ``tokenizers.video`` of ``train``.
         audio: ``dropped``, or ``kept``: the layers of sound stay in the model as they were in ``init``, untrained.
         tasks: robot task -> share of batches (:data:`selfflow_robotics.adapter.tasks.TASKS`).
@@ -123,6 +124,7 @@ class FinetuneConfig:
     model: JointConfig = field(default_factory=JointConfig)
     init: str = ""
     lora: LoRAConfig = field(default_factory=LoRAConfig)
+    adapter: str = ""
     tokenizer: str = "tiny/video"
     text: TextConfig = field(default_factory=TextConfig)
     audio: Literal["dropped", "kept"] = "dropped"
@@ -146,6 +148,8 @@ class FinetuneConfig:
             raise UserError("repa has no encoder for a robot's tokens; take self-flow, flow or another objective")
         if self.lora.rank and not self.init:
             raise UserError("lora adapts a model that there is; name one with --init (or init)")
+        if self.adapter and not self.lora.rank:
+            raise UserError("adapter names the weights of a LoRA; set lora.rank to that of its run")
         if self.audio == "kept" and not self.init:
             raise UserError("audio: kept keeps the layers of the model to start from; name one with --init (or init)")
 

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from selfflow_mm.data.writing import write_video
 from selfflow_mm.errors import UserError
 from selfflow_mm.flow.objectives import Objective
 from selfflow_mm.generation.pipeline import Geometry, Pipeline, refuse_other_text, write_layout
 from selfflow_mm.models.joint import JointConfig, JointTransformer
-from selfflow_mm.models.lora import add_lora, merge_lora, trainable
+from selfflow_mm.models.lora import add_lora, load_lora, lora_state, merge_lora, trainable
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.training import ema
 from selfflow_mm.training.checkpoint import latest_checkpoint
@@ -58,6 +61,7 @@ from .windows import WindowSource
 __all__ = ["finetune"]
 
 KIND = "robot"
+ADAPTER_FILE = "lora.safetensors"
 
 
 def finetune(config: FinetuneConfig, out: Path, *, resume: bool = False) -> Path:
@@ -207,7 +211,17 @@ def _first_model(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             add_lora(model, lora)
+        if config.adapter and resumed is None:
+            load_lora(model, _adapter(config.adapter))
     return model, report.as_dict() if report else None
+
+
+def _adapter(name: str) -> dict[str, Tensor]:
+    path = Path(name) / ADAPTER_FILE if Path(name).is_dir() else Path(name)
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"adapter: {path} cannot be read as safetensors ({error})") from None
 
 
 def _windows(
@@ -280,7 +294,11 @@ def _export(
     folder: Path,
     step: int,
 ) -> None:
-    """The model's folder: the EMA weights, LoRA merged into them."""
+    """The model's folder: the EMA weights, LoRA merged into them; beside it LoRA's own, a small file."""
+    if config.lora.rank:
+        beside = folder.parent / f".{ADAPTER_FILE}.tmp"
+        save_file({n: t.cpu().contiguous() for n, t in lora_state(teacher).items()}, beside)
+        os.replace(beside, folder.parent / ADAPTER_FILE)
     merge_lora(teacher)
     pipeline = Pipeline(
         teacher.cpu(), tokenizers, _geometry(spec), config.sampling, config.objective.text_level, text_encoder

@@ -31,9 +31,11 @@ TASK_OF_VERB = {
     "close": "close_drawer",
     "place": "place_in_drawer",
 }
-#: Pictures just before the end are left out: the task may be done in them, or not.
-_UNCLEAR = 3
-_EARLY_PER_EPISODE = 4
+#: So many pictures at the end may show success: the last one surely, the one before it perhaps.
+_UNCLEAR = 2
+#: Earlier pictures of an episode that it learns from, half of them among the ``_LATE`` last of these: where the end is
+#: hardest to tell (an object held, but not yet lifted).
+_EARLY_PER_EPISODE, _LATE = 6, 5
 #: Share of calibration episodes that may be taken for done too early; sets the threshold.
 _FALSE_ALARMS = 0.05
 _CALIBRATION = 0.25
@@ -81,7 +83,7 @@ def train_detector(
 
     An imagined episode counts as done if any of its pictures does, so single mistakes add up. The threshold is
     therefore chosen by episode: of a quarter of ``episodes``, kept from training, at most 5 % may be taken for done
-    more than 3 steps before their end.
+    two steps or more before their end.
 
     Args:
         task: its name.
@@ -106,7 +108,9 @@ def train_detector(
     pictures, rows, targets, before = [], [], [], 0
     for episode in training:
         last = len(episode.pictures) - 1
-        early = random.permutation(last - _UNCLEAR + 1)[:_EARLY_PER_EPISODE]
+        latest = last - _UNCLEAR
+        half = _EARLY_PER_EPISODE // 2
+        early = [*random.integers(max(0, latest - _LATE + 1), latest + 1, half), *random.integers(0, latest + 1, half)]
         chosen = [*early, *[last] * len(early)]  # as many of success as of the opposite
         rows += [(before, before + step) for step in chosen]
         targets += [float(step == last) for step in chosen]

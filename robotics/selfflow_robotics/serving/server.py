@@ -154,6 +154,7 @@ class PolicyServer:
             try:
                 await self.start()
             except BaseException as error:
+                self._batcher.close(timeout=0)
                 ready.set_exception(error)
                 return
             ready.set_result((self.address, lambda: loop.call_soon_threadsafe(told.set)))

@@ -36,7 +36,8 @@ class Exact(nn.Module):
         velocity = {}
         for m, stream in inputs.items():
             t = self.calls[-1][1][m].unsqueeze(-1)
-            velocity[m] = torch.where(t > 0, (stream.values - self.points[m]) / t.clamp(min=1e-9), 7.0) + said
+            points = self.points[m].repeat(len(t) // len(self.points[m]), 1, 1)  # guidance doubles the batch
+            velocity[m] = torch.where(t > 0, (stream.values - points) / t.clamp(min=1e-9), 7.0) + said
         return SimpleNamespace(velocity=velocity)
 
 

@@ -14,6 +14,10 @@ from selfflow_robotics.sources import RobotFiles
 from tests.robotics.tiny_robot import config
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread: None) -> None: ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a run would work with."""
