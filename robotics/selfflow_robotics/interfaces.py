@@ -105,7 +105,8 @@ class WorldModelAbout:
         action_names: of the D columns.
         action_low, action_high: range of each column in raw units that it was trained on (q01 and q99, and the
             gripper's 0 and 1).
-        extra: anything else, as plain values (JSON).
+        extra: anything else, as plain values (JSON); ``fit`` says how pictures are brought to its size, ``pad`` unless
+            told (:func:`selfflow_robotics.resizing.resize`).
     """
 
     name: str

@@ -92,7 +92,8 @@ class RobotModel:
             text_level=pipeline.text_level,
             dtype=pick_dtype(precision, place),
         )
-        made.name = str(name)
+        place_of = folder.resolve()
+        made.name = place_of.parent.name if place_of.name == "model" else place_of.name  # no paths: servers tell it
         if compile:
             made.compile()
         return made

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .policy_options import acting_options, add_policy_options, policy_settings
 
 if TYPE_CHECKING:
     from ..rollouts import EpisodeResult
@@ -37,15 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="forget the results that DIR has")
     parser.add_argument("--against", type=Path, metavar="DIR", help="compare with other results, episode by episode")
     parser.add_argument("--film", type=int, default=0, metavar="N", help="film the first N episodes of each task")
-    acting = parser.add_argument_group("how chunks are used")
-    acting.add_argument("--executed", type=int, metavar="K", help="actions carried out of each chunk (default: all)")
-    acting.add_argument("--ensemble", default="off", metavar="E", help="off, temporal (ACT) or adaptive (CogACT)")
-    acting.add_argument("--decay", type=float, default=0.01, help="of temporal weights exp(-decay i) (default: 0.01)")
-    acting.add_argument("--alpha", type=float, default=0.1, help="of adaptive weights exp(alpha cos) (default: 0.1)")
-    acting.add_argument("--memory", type=int, metavar="M", help="past chunks averaged (default: all that reach)")
-    acting.add_argument(
-        "--policy-seed", type=int, default=0, metavar="S", help="of the policy's noise alone (default: 0)"
-    )
     world = parser.add_argument_group("how episodes go")
     world.add_argument("--variant", nargs="+", default=["base"], metavar="V", help="how scenes look (default: base)")
     world.add_argument("--max-steps", type=int, metavar="N", help="at most (default: the task's limit)")
@@ -56,20 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     world.add_argument("--gripper", default="level", help="level or change: what its commands are made of")
     world.add_argument("--sticky", type=int, default=1, metavar="N", help="steps a gripper command lasts (default: 1)")
-    model = parser.add_argument_group("what the policy is made with, where it takes it")
-    model.add_argument("--steps", type=int, metavar="N", help="of a model's solver")
-    model.add_argument("--video-level", metavar="X", help="of a model: absent, denoised, or a level in (0, 1]")
-    model.add_argument("--device", help="of a model: auto, cpu, cuda, ...")
-    model.add_argument("--statistics", type=Path, metavar="FILE", help="of random and mean")
-    model.add_argument("--data", type=Path, metavar="DIR", help="of replay: recorded episodes")
-    model.add_argument("--split", help="of replay's data")
-    model.add_argument("--horizon", type=int, metavar="H", help="of a baseline: actions in a chunk")
+    add_policy_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from selfflow_mm.errors import UserError
 
-    from ..policies import ActingOptions, load_policy
+    from ..policies import load_policy
     from ..rollouts import Film, TabletopOptions, compare, read_results, rollout, summarise
     from ..rollouts.report import as_text, write_page, write_summary
     from ..rollouts.run import settings_of
@@ -78,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.film < 0:
         raise UserError(f"--film is a number of episodes, got {args.film}")
     other = read_results(args.against / "results.jsonl")[1] if args.against else []
-    acting = ActingOptions(args.executed, args.ensemble, args.decay, args.alpha, args.memory, args.policy_seed)
+    acting = acting_options(args)
     tabletop = TabletopOptions(tuple(args.variant), args.max_steps, args.until, args.advance, args.gripper, args.sticky)
-    policy = load_policy(args.policy, **_settings(args))
+    policy = load_policy(args.policy, **policy_settings(args))
     path = args.out / "results.jsonl"
     if args.overwrite:
         path.unlink(missing_ok=True)
@@ -110,25 +96,6 @@ def run(args: argparse.Namespace) -> int:
     print(as_text(summary, comparison, str(args.against)))
     print(f"{args.out / 'report.html'}")
     return 0
-
-
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What was said of the policy; anything it does not take is refused by name when it is opened."""
-    given = {name: getattr(args, name) for name in ("steps", "device", "statistics", "data", "split", "horizon")}
-    level = args.video_level
-    given["video"] = level if level is None or level.isalpha() else _number(level)
-    if args.policy == "replay":
-        given["executed"] = args.executed
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _number(text: str) -> float:
-    from selfflow_mm.errors import UserError
-
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"--video-level is absent, denoised or a number, not '{text}'") from None
 
 
 class _Progress:

@@ -48,6 +48,6 @@ def _sentence(difference: Mapping[str, Any], rival: str, unit: str) -> str:
     if value is None:
         return f"no clip to tell it from {rival}"
     if low is None or high is None:
-        return f"{value:+.2f} {unit} against {rival}, from one episode: no interval"
+        return f"{value:+.2f} {unit} against {rival}; too few episodes ({difference['episodes']}) to tell"
     how = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
     return f"{how} {rival}: {value:+.2f} {unit} [{low:+.2f}, {high:+.2f}]"

@@ -16,7 +16,7 @@ from ..rollouts import EpisodeResult, TabletopOptions, read_results, rollout
 from ..sources import RobotFiles
 from .films import Imagining
 from .held_out import View
-from .imagined_episodes import NoisyPolicy, Start
+from .imagined_episodes import NoisyPolicy
 from .policies_ranked import RANKED_TASKS, Contestant, rank_policies, tabletop_starts
 from .success import SuccessDetector, task_of, train_detector
 from .true_frames import true_episodes
@@ -25,6 +25,8 @@ __all__ = ["Contest", "hold_contest", "open_policy"]
 
 Progress = Callable[[str, int, int], None]
 _LEARN_FROM, _MEASURE_WITH = 150, 60
+#: Of held-out episodes, how many more must have their end recognised than are taken for done too early.
+_USABLE = 0.5
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def hold_contest(
         how: how the model is asked; its seed is also that of the real episodes.
         progress: called as work goes on.
 
+    Tasks whose detector does not do well enough on held-out true pictures are left out, and the section says so.
+
     Raises:
         UserError: whatever a user can have named wrongly.
     """
@@ -113,38 +117,57 @@ def hold_contest(
     for name, policy in policies.items():  # before anything takes time
         if policy.about.needs_state:
             raise UserError(f"the policy {name} needs the robot's state, which nobody knows in imagination")
-    contestants = [
-        _contestant(contest, place, name, policy, how, progress)
-        for place, (name, policy) in enumerate(policies.items())
-    ]
+    real = [read_results(path) for path in contest.real]
+    known = {result.task for _, results in real for result in results} if real else set(contest.tasks)
     judges = {
         task: _detector(task, true_source, held_out, view, how.seed, progress)
         for task in contest.tasks
-        if any(result.task == task for contestant in contestants for result in contestant.real)
+        if task in known
     }
-    ranked = rank_policies(model, view, contestants, judges, how=how, limit=contest.limit, progress=progress)
-    return ranked | {"detectors": {task: judge.accuracy for task, judge in judges.items()}}
+    usable = {task: judge for task, judge in judges.items() if _usable(judge)}
+    if not usable:
+        found = "; ".join(f"{task}: {_worth(judge)}" for task, judge in judges.items())
+        raise UserError(
+            "no task can be judged from pictures, so policies cannot be ranked; on held-out true episodes the "
+            f"detectors of success are worth this: {found or 'the results hold none of the tasks'}"
+        )
+    contestants = []
+    for place, (name, policy) in enumerate(policies.items()):
+        if real:
+            settings, results = real[place]
+            acting = ActingOptions(**settings.get("acting", {}))
+            variant = tuple(settings.get("tabletop", {}).get("variant", ("base",)))
+        else:
+            acting, variant = ActingOptions(executed=contest.executed, seed=how.seed), ("base",)
+            results = _act_now(contest, tuple(usable), name, policy, acting, how, progress)
+        used = [result for result in results if result.task in usable]
+        contestants.append(Contestant(name, policy, acting, tuple(used), tuple(tabletop_starts(used, variant))))
+    ranked = rank_policies(model, view, contestants, usable, how=how, limit=contest.limit, progress=progress)
+    detectors = {task: judge.accuracy | {"usable": task in usable} for task, judge in judges.items()}
+    return ranked | {"tasks_left_out": sorted(known - set(usable)), "detectors": detectors}
 
 
-def _contestant(
-    contest: Contest, place: int, name: str, policy: ChunkPolicy, how: Imagining, progress: Progress
-) -> Contestant:
-    if contest.real:
-        settings, results = read_results(contest.real[place])
-        acting = ActingOptions(**settings.get("acting", {}))
-        variant = tuple(settings.get("tabletop", {}).get("variant", ("base",)))
-    else:
-        acting, variant = ActingOptions(executed=contest.executed, seed=how.seed), ("base",)
-        results = _act_now(contest, name, policy, acting, how, progress)
-    used = [result for result in results if result.task in contest.tasks]
-    starts: list[Start] = tabletop_starts(used, variant)
-    return Contestant(name, policy, acting, tuple(used), tuple(starts))
+def _usable(judge: SuccessDetector) -> bool:
+    found = judge.accuracy
+    return found["ends_recognised"] - found["episodes_taken_for_done_too_early"] >= _USABLE
+
+
+def _worth(judge: SuccessDetector) -> str:
+    found = judge.accuracy
+    early = found["episodes_taken_for_done_too_early"]
+    return f"{found['ends_recognised']:.0%} of the ends recognised, {early:.0%} taken for done too early"
 
 
 def _act_now(
-    contest: Contest, name: str, policy: ChunkPolicy, acting: ActingOptions, how: Imagining, progress: Progress
+    contest: Contest,
+    tasks: tuple[str, ...],
+    name: str,
+    policy: ChunkPolicy,
+    acting: ActingOptions,
+    how: Imagining,
+    progress: Progress,
 ) -> list[EpisodeResult]:
-    planned, done = contest.real_episodes * len(contest.tasks), 0
+    planned, done = contest.real_episodes * len(tasks), 0
 
     def one_more(result: EpisodeResult) -> None:
         nonlocal done
@@ -153,7 +176,7 @@ def _act_now(
 
     return rollout(
         policy,
-        contest.tasks,
+        tasks,
         contest.real_episodes,
         seed=how.seed,
         batch=how.batch,

@@ -102,6 +102,9 @@ def _verdict(ratio: Estimate, same: Estimate, seeds: Estimate, what: str) -> str
     if ratio.low > 1:
         how = "actions act" if ratio.value > _CLEAR else "actions hardly act"
         return f"{how}: {what} changes the film {ratio.value:.2f} times as much as another seed"
-    if ratio.episodes == 1:
-        return f"{what} changes the film {ratio.value:.2f} times as much as another seed, in one episode: no interval"
+    if np.isnan(ratio.low):
+        return (
+            f"{what} changes the film {ratio.value:.2f} times as much as another seed; too few episodes "
+            f"({ratio.episodes}) to tell"
+        )
     return f"no effect beyond another seed's: {what} gives {ratio.value:.2f} times its change"

@@ -114,9 +114,7 @@ def apply(network: SmallNetwork, pictures: np.ndarray, rows: np.ndarray, at_once
 
 def _shifted(chosen: np.ndarray, random: np.random.Generator) -> np.ndarray:
     down, right = random.integers(-_SHIFT, _SHIFT + 1, 2)
-    rows, columns = (
-        np.clip(np.arange(size) + by, 0, size - 1) for size, by in zip(SIZE, (down, right), strict=True)
-    )
+    rows, columns = (np.clip(np.arange(size) + by, 0, size - 1) for size, by in zip(SIZE, (down, right), strict=True))
     return chosen[..., rows[:, None], columns]
 
 

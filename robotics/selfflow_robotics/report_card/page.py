@@ -20,19 +20,19 @@ _TITLES = {
     "policies_ranked": "Policies ranked",
 }
 _EXPLAINED = {
-    "open_loop": "From one true picture and the true actions; no other true picture is given, except where the name of a "
-    "metric says `reanchor8`. `copy` repeats the first picture, `shuffled actions` gives the model another clip's "
-    "actions, `zero actions` none, `tokenizer` is the truth through the model's tokenizer: no model of its latents can "
-    "do better.",
+    "open_loop": "From one true picture and the true actions; no other true picture is given, except where the "
+    "name of a metric says `reanchor8`. `copy` repeats the first picture, `shuffled actions` gives the model "
+    "another clip's actions, `zero actions` none, `tokenizer` is the truth through the model's tokenizer: no "
+    "model of its latents can do better.",
     "moving_region": "The same in pixels that differ from the first picture in the true film. Elsewhere copying wins.",
-    "counterfactual": "Films of the same start with other actions. A ratio above 1 says that they differ by more than "
-    "films of the same actions with another seed; about 1, that actions are ignored. A distance of exactly 0 with the "
-    "same seed says that they are not used at all.",
+    "counterfactual": "Films of the same start with other actions. A ratio above 1 says that they differ by more "
+    "than films of the same actions with another seed; about 1, that actions are ignored. A distance of exactly 0 "
+    "with the same seed says that they are not used at all.",
     "actions_recovered": "An inverse model that has seen true pictures only tells from two pictures what was done "
-    "between them; `r` is its correlation with what was put in. True frames are its ceiling. A model that guesses what a "
-    "robot would do next can pass with true actions; it cannot with another clip's.",
-    "policies_ranked": "Policies act in the real environment and, from the same first pictures, in imagination, where "
-    "a detector trained on true pictures tells success.",
+    "between them; `r` is its correlation with what was put in. True frames are its ceiling. A model that guesses "
+    "what a robot would do next can pass with true actions; it cannot with another clip's.",
+    "policies_ranked": "Policies act in the real environment and, from the same first pictures, in imagination, "
+    "where a detector trained on true pictures tells success.",
 }
 _SHOWN = ("truth", REFERENCE, *BASELINES, "other_seed", "mirrored_actions", "tokenizer_ceiling")
 
@@ -101,7 +101,6 @@ def _add(
 
 
 def _films(page: Any, examples: Sequence[Example]) -> None:
-    import numpy as np
     import torch
 
     from selfflow_mm.evaluation.pictures import film_strip
@@ -114,5 +113,5 @@ def _films(page: Any, examples: Sequence[Example]) -> None:
         )
         for name in _SHOWN:
             if name in example.films:
-                frames = torch.from_numpy(np.ascontiguousarray(example.films[name]))
+                frames = torch.from_numpy(example.films[name].copy())
                 page.picture(film_strip(Video(frames, 1.0)), name.replace("_", " "))

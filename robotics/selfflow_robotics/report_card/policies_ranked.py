@@ -95,12 +95,10 @@ def rank_policies(
     policies: dict[str, Any] = {}
     real_all: list[bool] = []
     imagined_all: list[bool] = []
-    left_out: set[str] = set()
     for contestant in contestants:
         pairs = zip(contestant.real, contestant.starts, strict=True)
         judged = [(result, start) for result, start in pairs if result.task in judges]
         used = [result for result, _ in judged]
-        left_out |= {result.task for result in contestant.real} - set(judges)
         if not used:
             raise UserError(f"{contestant.name} has no real episode of {', '.join(sorted(judges))} to be compared with")
         ended = imagine_episodes(
@@ -122,7 +120,6 @@ def rank_policies(
     pearson = pearson_interval(rates["real"], rates["imagined"], how.seed)
     return {
         "tasks": sorted(judges),
-        "tasks_left_out": sorted(left_out),
         "limit": limit,
         "policies": policies,
         "pearson": _plain(pearson),

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Estimate", "estimate", "mean_of", "summed"]
+__all__ = ["LEAST_EPISODES", "Estimate", "estimate", "mean_of", "summed"]
 
 _DRAWS = 2000
+#: Fewer episodes have no interval. Where nothing is to be found, all of k episodes point the same way, and the
+#: bootstrap excludes 0, with a chance of 2 / 2^k: 3 % of six, but 50 % of two.
+LEAST_EPISODES = 6
 
 #: From sums over clips ``(..., M)`` to the figure ``(...)``.
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -18,7 +21,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval; NaN where it is not defined, no interval from one episode.
+    """A figure with its 95 % interval; NaN where it is not defined, no interval from fewer than six episodes.
 
     Attributes:
         value, low, high: the figure over all clips, and the percentile bootstrap over episodes, 2,000 draws.
@@ -63,8 +66,8 @@ def estimate(sums: np.ndarray, episodes: Sequence[str], statistic: Statistic, se
     clusters = summed(sums[known], place, k)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(statistic(clusters.sum(axis=0)))
-        if k == 1:
-            return Estimate(value, math.nan, math.nan, n, 1)
+        if k < LEAST_EPISODES:
+            return Estimate(value, math.nan, math.nan, n, k)
         random = np.random.default_rng(seed)
         drawn = random.multinomial(k, np.full(k, 1 / k), size=_DRAWS) @ clusters
         figures = statistic(drawn)

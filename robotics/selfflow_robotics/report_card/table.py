@@ -141,10 +141,11 @@ def _ranked(section: Mapping[str, Any]) -> list[Table]:
     ))  # fmt: skip
     detectors = [
         [task, f"{d['ends_recognised']:.2f} {_bounds(*d['ends_recognised_interval'])}",
-         f"{d['episodes_taken_for_done_too_early']:.2f} {_bounds(*d['too_early_interval'])}", d["held_out_episodes"]]
+         f"{d['episodes_taken_for_done_too_early']:.2f} {_bounds(*d['too_early_interval'])}", d["held_out_episodes"],
+         "yes" if d["usable"] else "no"]
         for task, d in section["detectors"].items()
     ]  # fmt: skip
-    header = ("detector of", "ends recognised", "taken for done too early", "true episodes")
+    header = ("detector of", "ends recognised", "taken for done too early", "true episodes", "used")
     return [*tables, ("What the detectors of success are worth, on held-out true episodes", header, detectors),
             ("Verdict", ("",), [[section["verdict"]]])]  # fmt: skip
 

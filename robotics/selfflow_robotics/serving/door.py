@@ -41,4 +41,4 @@ def answer_request(connection: ServerConnection, request: Request, options: Serv
 def _has_key(request: Request, key: str) -> bool:
     # Compared as bytes and in constant time: how long it takes says nothing about the key.
     sent = request.headers.get_all("Authorization")
-    return len(sent) == 1 and hmac.compare_digest(sent[0].encode(), f"Api-Key {key}".encode())
+    return len(sent) == 1 and hmac.compare_digest(sent[0].encode(errors="surrogateescape"), f"Api-Key {key}".encode())

@@ -1,9 +1,8 @@
 """A server of policies on websockets, whatever the protocol; loopback unless told otherwise.
 
-One task per connection reads a message, lets the protocol's :class:`~.conversation.Conversation` deal with it, and
-reads the next. The policy runs in a thread of its own (:mod:`.batching`), so this loop is always there to answer pings.
-Ours to clients have no time limit: a simulator that is busy for a minute is no reason to hang up. Clients that are gone
-are found by the kernel's keep-alive and by how long they were silent.
+Each connection is a task (:mod:`.connection`); the policy runs in a thread of its own (:mod:`.batching`), so the loop
+is always there to answer pings. Ours to clients have no time limit: a simulator that is busy for a minute is no reason
+to hang up. Clients that are gone are found by the kernel's keep-alive and by how long they were silent.
 """
 
 from __future__ import annotations
@@ -11,25 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
 
 import numpy as np
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
-from websockets.frames import CloseCode
 
 from selfflow_mm.errors import UserError
 
 from ..interfaces import ChunkPolicy, Observation, Request
 from ..policies import ActingOptions, Policy
 from .batching import Batcher
+from .connection import ClientConnection
 from .conversation import Conversation
 from .door import answer_request
 from .episodes import Episodes
@@ -44,8 +40,6 @@ _log = logging.getLogger(__name__)
 # Handshakes that fail are the internet's noise, and what fails inside a conversation is logged there.
 _QUIET = logging.getLogger(f"{__name__}.websockets")
 _QUIET.setLevel(logging.CRITICAL)
-#: Frames of one message, however short: a message of empty frames has no size that could be limited.
-MAX_FRAMES = 4096
 #: Bytes that may wait for a client that does not read, and how often they are counted. Answers are far smaller; what
 #: piles up are pongs.
 MAX_UNREAD, WATCH_SECONDS = 8 * 2**20, 1.0
@@ -81,8 +75,7 @@ class PolicyServer:
         self._ignored: set[str] = set()
         self._server: Server | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._busy: set[ServerConnection] = set()
-        self._stopping = False
+        self._clients: set[ClientConnection] = set()
 
     @property
     def address(self) -> str:
@@ -102,7 +95,7 @@ class PolicyServer:
         options = self.options
         try:
             self._server = await serve(
-                self._connection,
+                self._serve,
                 options.host,
                 options.port,
                 process_request=partial(answer_request, options=options),
@@ -122,16 +115,14 @@ class PolicyServer:
         """Take no more clients, finish the answers under way, close every connection with code 1001."""
         if self._server is None:
             return
-        self._stopping = True
         self._server.close(close_connections=False)
         deadline = time.monotonic() + self.options.grace
-        idle = [connection for connection in self._server.connections if connection not in self._busy]
-        await asyncio.gather(*map(_go_away, idle))
-        while self._busy and time.monotonic() < deadline:
+        await asyncio.gather(*(client.leave() for client in list(self._clients)))
+        while any(client.busy for client in self._clients) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        await asyncio.gather(*map(_go_away, self._server.connections))
         if self._watch is not None:
             self._watch.cancel()
+        await asyncio.gather(*(client.hang_up() for client in list(self._clients)))
         with suppress(TimeoutError):
             await asyncio.wait_for(self._server.wait_closed(), 1)
         self._batcher.close(timeout=0)
@@ -207,97 +198,20 @@ class PolicyServer:
         except Exception as error:
             raise UserError(f"{about.name} cannot answer: {type(error).__name__}: {error}") from error
 
-    async def _connection(self, connection: ServerConnection) -> None:
-        sock = connection.transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        conversation, pace = self._conversation(), _Pace(self.options.max_rate)
-        _log.info("connection from %s", connection.remote_address)
+    async def _serve(self, websocket: ServerConnection) -> None:
+        client = ClientConnection(websocket, self._conversation(), self.options)
+        self._clients.add(client)
         try:
-            await conversation.open(partial(self._send, connection))
-            while not self._stopping:
-                message = await self._receive(connection)
-                self._busy.add(connection)
-                try:
-                    await pace.wait()
-                    if not await self._deal(connection, conversation, message):
-                        return
-                finally:
-                    self._busy.discard(connection)
-            await _go_away(connection)
-        except ConnectionClosed:
-            pass
-        except _Unwelcome as reason:
-            await connection.close(reason.code, str(reason))
+            await client.run()
         finally:
-            _log.info("connection from %s ended", connection.remote_address)
-
-    async def _deal(self, connection: ServerConnection, conversation: Conversation, message: bytes | str) -> bool:
-        """Let the protocol deal with a message; False where the connection was closed over it."""
-        send = partial(self._send, connection)
-        try:
-            await conversation.take(message, send)
-        except (ConnectionClosed, _Unwelcome):
-            raise
-        except Exception as error:
-            if not isinstance(error, UserError):
-                _log.error("a message could not be dealt with", exc_info=error)
-            if await conversation.fail(error, send):
-                return True
-            await connection.close(CloseCode.INTERNAL_ERROR, "the error is in the frame before")
-            return False
-        return True
-
-    async def _receive(self, connection: ServerConnection) -> bytes | str:
-        """The next message, whole; nothing else is bounded by size alone."""
-        pieces: list[Any] = []  # all bytes or all str
-        try:
-            async with asyncio.timeout(self.options.idle):
-                async for piece in connection.recv_streaming():
-                    pieces.append(piece)
-                    if len(pieces) > MAX_FRAMES:
-                        raise _Unwelcome(CloseCode.POLICY_VIOLATION, f"a message has at most {MAX_FRAMES} frames")
-        except TimeoutError:
-            raise _Unwelcome(CloseCode.GOING_AWAY, f"silent for {self.options.idle:g} s") from None
-        return pieces[0] if len(pieces) == 1 else type(pieces[0])().join(pieces)
-
-    async def _send(self, connection: ServerConnection, message: bytes | str) -> None:
-        try:
-            async with asyncio.timeout(self.options.idle):
-                await connection.send(message)
-        except TimeoutError:
-            raise _Unwelcome(CloseCode.GOING_AWAY, f"read nothing for {self.options.idle:g} s") from None
+            self._clients.discard(client)
 
     async def _watch_unread(self) -> None:
         """Hang up on clients that make us answer and never read."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            for connection in list(self._server.connections if self._server else ()):
-                if connection.transport.get_write_buffer_size() > MAX_UNREAD:
-                    _log.warning("hanging up on %s, which does not read", connection.remote_address)
-                    connection.transport.abort()
-
-
-class _Unwelcome(Exception):
-    """Why a connection is closed that did not say anything wrong."""
-
-    def __init__(self, code: CloseCode, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-class _Pace:
-    """Lets one message through per ``1 / rate`` seconds."""
-
-    def __init__(self, rate: float) -> None:
-        self._gap = 1 / rate if rate else 0.0
-        self._next = 0.0
-
-    async def wait(self) -> None:
-        now = time.monotonic()
-        if self._gap and now < self._next:
-            await asyncio.sleep(self._next - now)
-        self._next = max(now, self._next) + self._gap
-
-
-async def _go_away(connection: ServerConnection) -> None:
-    await connection.close(CloseCode.GOING_AWAY, "the server is stopping")
+            for client in self._clients:
+                transport = client.websocket.transport
+                if transport.get_write_buffer_size() > MAX_UNREAD:
+                    _log.warning("hanging up on %s, which does not read", client.websocket.remote_address)
+                    transport.abort()

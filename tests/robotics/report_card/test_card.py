@@ -33,10 +33,12 @@ def test_a_card_holds_all_numbers_and_is_shown(tmp_path: Path) -> None:
     page, text = (tmp_path / "report.html").read_text(), as_text(again)
     value = again["open_loop"]["metrics"]["psnr_rgb_h10_openloop"]["model"]["value"]
     for shown in (page, text):
-        assert f"{value:.2f}" in shown and "copying the first picture" in shown and "reanchor8" in shown
-    assert page.count("<img") == sum(
-        len(example.films) - ("reanchor8" in example.films) for example in examples
-    )
+        assert (
+            f"{value:.2f}" in shown
+            and "copying the first picture; too few episodes (2)" in shown
+            and "reanchor8" in shown
+        )
+    assert page.count("<img") == sum(len(example.films) - ("reanchor8" in example.films) for example in examples)
     assert sum("reanchor8" in example.films for example in examples) == 2
     assert len(examples) == 4
 
@@ -47,7 +49,7 @@ def _number(example) -> int:  # type: ignore[no-untyped-def]
 
 def test_the_card_is_a_function_of_its_settings_and_not_of_the_batch() -> None:
     def numbers(batch: int, seed: int) -> str:
-        settings = dataclasses.replace(SETTINGS, imagining=Imagining(seed=seed, batch=batch))
+        settings = dataclasses.replace(SETTINGS, clips=3, horizons=(1, 3), imagining=Imagining(seed=seed, batch=batch))
         card, _ = make_card(Model("ignores"), VAL, TRAIN, settings)
         return json.dumps({name: card[name] for name in ("clips", *SECTIONS)})
 

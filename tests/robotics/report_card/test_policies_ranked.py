@@ -22,12 +22,16 @@ VIEW = View(HEIGHT, WIDTH)
 HOW = Imagining(seed=0, batch=4)
 JUDGES = {"pick": AtRightEdge()}
 #: The square has 26 - column pixels to go.
-STARTS = [Start("pick", n, 100 + n, draw(90, 5, column, True), "pick it") for n, column in enumerate((2, 8, 14, 20, 23))]
+STARTS = [
+    Start("pick", n, 100 + n, draw(90, 5, column, True), "pick it") for n, column in enumerate((2, 8, 14, 20, 23))
+]
 
 
 def act(pixels: int, model: Model | None = None, how: Imagining = HOW, limit: int = 8, **acting: int) -> list[Ended]:
     options = ActingOptions(**acting)  # type: ignore[arg-type]
-    return imagine_episodes(model or Model(), VIEW, Pusher(pixels), STARTS, JUDGES, how=how, acting=options, limit=limit)
+    return imagine_episodes(
+        model or Model(), VIEW, Pusher(pixels), STARTS, JUDGES, how=how, acting=options, limit=limit
+    )
 
 
 @pytest.mark.parametrize("executed", [1, 3, 4])

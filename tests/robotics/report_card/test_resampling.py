@@ -33,14 +33,14 @@ def test_copies_of_a_clip_make_nothing_surer() -> None:
 def test_clips_that_do_not_count() -> None:
     found = mean_of(np.array([1.0, np.nan, 3.0]), ["a", "b", "c"])
     assert (found.value, found.n, found.episodes) == (2.0, 2, 2)
-    one = mean_of(np.array([1.0, 3.0]), ["a", "a"])
-    assert one.value == 2 and math.isnan(one.low) and one.episodes == 1
+    five, six = (mean_of(np.arange(n), [str(i) for i in range(n)]) for n in (5, 6))
+    assert five.value == 2 and math.isnan(five.low) and five.episodes == 5
+    assert six.low < 2.5 < six.high
     none = mean_of(np.array([np.nan]), ["a"]).to_dict()
     assert none == {"value": None, "low": None, "high": None, "n": 0, "episodes": 0}
 
 
 def test_a_ratio_of_means_is_no_mean_of_ratios() -> None:
-    sums = np.array([[2.0, 1.0], [9.0, 3.0]])
-    found = estimate(sums, ["a", "b"], lambda s: s[..., 0] / s[..., 1])
-    assert found.value == pytest.approx(11 / 4)
-    assert found.low == pytest.approx(2) and found.high == pytest.approx(3)  # both draws of one episode alone
+    sums = np.array([[2.0, 1.0], [9.0, 3.0]] * 20)
+    found = estimate(sums, [str(i) for i in range(40)], lambda s: s[..., 0] / s[..., 1])
+    assert found.value == pytest.approx(11 / 4) and 2.5 < found.low < 11 / 4 < found.high < 3

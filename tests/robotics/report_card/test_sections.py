@@ -18,7 +18,7 @@ from tests.robotics.report_card.toys import HEIGHT, WIDTH, Model, Tokenizing, sq
 
 HORIZONS = (1, 4, 12)
 BEST = 10 * np.log10(255**2 / FLOOR)
-CLIPS = choose_clips(squares([[5, 13, 16, 14, 13]]), 6, HORIZONS, seed=0, view=View(HEIGHT, WIDTH))
+CLIPS = choose_clips(squares([[5, 13, 16, 14, 13, 15, 13]]), 7, HORIZONS, seed=0, view=View(HEIGHT, WIDTH))
 
 
 def measured(section: Section, model: Model) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def measured(section: Section, model: Model) -> dict[str, Any]:
 def test_prediction_of_a_model_that_is_right() -> None:
     found = measured(OpenLoop(HORIZONS, 0), Tokenizing("right"))
     h12 = found["metrics"]["psnr_rgb_h12_openloop"]
-    assert h12["model"]["value"] == pytest.approx(BEST) and found["verdicts"]["h12"]["n"] == 5
-    assert found["metrics"]["psnr_rgb_h4_openloop"]["model"]["n"] == 6
+    assert h12["model"]["value"] == pytest.approx(BEST) and found["verdicts"]["h12"]["n"] == 6
+    assert found["metrics"]["psnr_rgb_h4_openloop"]["model"]["n"] == 7
     assert found["metrics"]["ssim_gray_h12_openloop"]["model"]["value"] == pytest.approx(1)
     assert h12["tokenizer_ceiling"]["value"] == pytest.approx(20 * np.log10(255 / 4))
     for rival in ("copy_last_frame", "shuffled_actions", "zero_actions"):
@@ -105,7 +105,8 @@ def test_what_nobody_measures_is_not_scored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"), [("right", "actions act"), ("noisy", "actions act"), ("ignores", "ignored"), ("copies", "ignored")]
+    ("kind", "says"),
+    [("right", "actions act"), ("noisy", "actions act"), ("ignores", "ignored"), ("copies", "ignored")],
 )
 def test_whether_actions_act(kind: str, says: str) -> None:
     found = measured(Counterfactual(HORIZONS, 0), Model(kind))["h12"]
@@ -142,6 +143,17 @@ def test_effects_that_are_worth_little() -> None:
     assert found["same_seed"]["value"] > 0 and found["verdict"].startswith("actions hardly act")
     found = measured(Counterfactual((12,), 0), Scrambled())["h12"]["actions"]["shuffled_actions"]
     assert found["same_seed"]["value"] > 5 and found["verdict"].startswith("no effect beyond another seed's")
+
+
+def test_few_episodes_have_no_verdict() -> None:
+    """Two episodes point the same way half the time."""
+    held_out = choose_clips(squares([[9, 9]]), 2, (4,), seed=0, view=View(HEIGHT, WIDTH))
+    prediction, acting = OpenLoop((4,), 0), Counterfactual((4,), 0)
+    for section in (prediction, acting):
+        for batch in batches(Model("noisy"), held_out, Imagining(), section.films):
+            section.add(batch)
+    assert "too few episodes (2) to tell" in prediction.result()["verdicts"]["h4"]["copy_last_frame"]
+    assert "too few episodes (2) to tell" in acting.result()["h4"]["actions"]["zero_actions"]["verdict"]
 
 
 def test_clips_that_are_too_short_do_not_count() -> None:

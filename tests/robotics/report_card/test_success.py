@@ -20,9 +20,7 @@ def rightward(count: int, shift: int) -> list[TrueEpisode]:
 
 @pytest.fixture(scope="module")
 def detector() -> SuccessDetector:
-    return train_detector(
-        "open_drawer", rightward(24, 0), rightward(12, 1), seed=0, how=Fitting(updates=60, batch=16)
-    )
+    return train_detector("open_drawer", rightward(24, 0), rightward(12, 1), seed=0, how=Fitting(updates=60, batch=16))
 
 
 def test_the_end_is_told_from_what_comes_before(detector: SuccessDetector) -> None:

@@ -1,7 +1,7 @@
 """A world that can be imagined exactly, and models of it that are right or wrong in known ways.
 
-The picture is a square on a plain ground. Actions x and y move it by whole pixels, 100 to a unit, and it stops at the edge; the
-gripper sets its colour; nothing else shows. So a picture tells all that a model needs.
+The picture is a square on a plain ground. Actions x and y move it by whole pixels, 100 to a unit, and it stops at the
+edge; the gripper sets its colour; nothing else shows. So a picture tells all that a model needs.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def squares(lengths: list[list[int]], shift: int = 0, rightward: bool = False, s
 
 @dataclass
 class Model:
-    """``kind``: ``right`` imagines exactly; ``copies`` repeats its picture; ``ignores`` moves by its seed alone; ``stubborn``
-    moves always in the same way; ``noisy`` is right but for Gaussian noise of deviation 8.
+    """``kind``: ``right`` imagines exactly; ``copies`` repeats its picture; ``ignores`` moves by its seed alone;
+    ``stubborn`` moves always in the same way; ``noisy`` is right but for Gaussian noise of deviation 8.
     """
 
     kind: str = "right"

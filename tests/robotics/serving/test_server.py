@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import os
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,6 +23,7 @@ from selfflow_mm.errors import UserError
 from selfflow_robotics.interfaces import Observation
 from selfflow_robotics.policies import ActingOptions, Policy
 from selfflow_robotics.serving import PolicyClient, PolicyServer, ServerOptions, server
+from selfflow_robotics.serving import connection as connection_module
 from selfflow_robotics.serving.msgpack_numpy import pack, unpack
 from tests.robotics.serving.toys import HORIZON, Telling
 
@@ -255,7 +258,7 @@ def test_a_message_in_pieces() -> None:
 
 def test_frames_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty frames have no size that a limit on size would see."""
-    monkeypatch.setattr(server, "MAX_FRAMES", 50)
+    monkeypatch.setattr(connection_module, "MAX_FRAMES", 50)
     with serving() as url, raw(url) as connection:
         connection.recv(5)
         with pytest.raises(ConnectionClosed):
@@ -335,14 +338,37 @@ def test_stopping_finishes_answers_and_says_goodbye() -> None:
 
 def test_stopping_does_not_wait_for_ever() -> None:
     policy = Telling()
-    with serving(policy, grace=0.1) as url:
+    with ExitStack() as stack:
+        with serving(policy, grace=0.1) as url:
+            connection = stack.enter_context(raw(url))
+            connection.recv(5)
+            asked = len(policy.batches)
+            policy.delay = 2.5
+            connection.send(pack(ASKED))
+            until(lambda: len(policy.batches) > asked)
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 2.4
+        assert closed(connection) == (1001, "the server is stopping")
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    policy = Telling()
+
+    def insist(url: str) -> float:
         client = PolicyClient(url)
         asked = len(policy.batches)
-        policy.delay = 1.5
+        policy.delay = 3.0
         client._connection.send(pack(ASKED))
         until(lambda: len(policy.batches) > asked)
-        begun = time.monotonic()
-    assert time.monotonic() - begun < 1.4
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+        return time.monotonic()
+
+    with ThreadPoolExecutor(1) as pool:
+        insisting: list[Future[float]] = []
+        PolicyServer(policy, ServerOptions(port=0)).run(lambda url: insisting.append(pool.submit(insist, url)))
+        assert time.monotonic() - insisting[0].result(5) < 2
 
 
 def test_unknown_keys_are_named_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -43,9 +43,9 @@ def main(url, key):
                 "mean": float(picture_mean), "timing": sorted(answer["server_timing"]),
             }
         )  # fmt: skip
-    agent = PolicyAgent(ActionChunkBroker(client, action_horizon=3))
-    agent.reset()
-    asked = [agent.get_action(observations[0])["actions"].tolist() for _ in range(7)]
+    player = PolicyAgent(ActionChunkBroker(client, action_horizon=3))
+    player.reset()
+    asked = [player.get_action(observations[0])["actions"].tolist() for _ in range(7)]
     found["broker"] = asked
     try:
         client.infer({"image": picture(6, 8, 0).astype(np.float32), "prompt": "x"})
