@@ -18,7 +18,7 @@ from selfflow_mm.data.writing import encode_mp4, encode_png, encode_wav
 from selfflow_mm.errors import UserError
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.training import tokenizer_loop
-from selfflow_mm.training.loop import Stopped
+from selfflow_mm.training.stopping import Stopped
 from selfflow_mm.training.tokenizer_adversary import Adversary
 from selfflow_mm.training.tokenizer_audio import AudioTask
 from selfflow_mm.training.tokenizer_config import TokenizerTrainConfig
