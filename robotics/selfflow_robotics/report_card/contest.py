@@ -100,6 +100,8 @@ def hold_contest(
 ) -> dict[str, Any]:
     """Section ``policies_ranked`` of the card.
 
+    Tasks whose detector does not do well enough on held-out true episodes are left out, and the section says so.
+
     Args:
         contest: what is ranked.
         model, view: where policies act in imagination.
@@ -107,8 +109,6 @@ def hold_contest(
         held_out: and are measured with its.
         how: how the model is asked; its seed is also that of the real episodes.
         progress: called as work goes on.
-
-    Tasks whose detector does not do well enough on held-out true pictures are left out, and the section says so.
 
     Raises:
         UserError: whatever a user can have named wrongly.

@@ -24,6 +24,9 @@ from .true_frames import TrueEpisode
 
 __all__ = ["ActionsRecovered", "InverseModel"]
 
+#: Correlation on true frames from which on a column can be recovered at all, and counts in the mean.
+_RECOVERABLE = 0.3
+
 
 class InverseModel:
     """Two consecutive pictures -> the action between them, in units of its standard deviation in the true episodes.
@@ -120,10 +123,13 @@ class ActionsRecovered:
                 }
                 for d, name in enumerate(self._names)
             }
+        ceiling = {name: column["correlation"]["value"] for name, column in films["true_frames"].items()}
+        recoverable = [name for name, value in ceiling.items() if value is not None and value >= _RECOVERABLE]
         return {
             "trained_on_pairs": self._inverse.pairs,
             "films": films,
-            "mean_correlation": {film: _mean_correlation(columns) for film, columns in films.items()},
+            "recoverable": recoverable,
+            "mean_correlation": {film: _mean_correlation(columns, recoverable) for film, columns in films.items()},
         }
 
     def _compare(self, film: np.ndarray, put_in: np.ndarray) -> np.ndarray:
@@ -147,8 +153,7 @@ def _r2(sums: np.ndarray) -> np.ndarray:
     return np.where(variance <= 1e-9 * xx, np.nan, 1 - error / np.where(variance <= 0, 1, variance))
 
 
-def _mean_correlation(columns: dict[str, Any]) -> float | None:
-    """Over the columns in which there is one."""
-    known = [column["correlation"]["value"] for column in columns.values()]
-    known = [value for value in known if value is not None]
+def _mean_correlation(columns: dict[str, Any], names: Sequence[str]) -> float | None:
+    """Over the columns named, as far as they have one."""
+    known = [value for name in names if (value := columns[name]["correlation"]["value"]) is not None]
     return float(np.mean(known)) if known else None

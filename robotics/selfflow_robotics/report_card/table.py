@@ -113,9 +113,12 @@ def _recovered(section: Mapping[str, Any]) -> list[Table]:
             cells += [_with_interval(found["correlation"]), _number(found["r2"]["value"])]
         rows.append([column, *cells])
     mean = section["mean_correlation"]
-    rows.append(["mean", *(cell for film in films for cell in (_number(mean[film]), ""))])
+    rows.append(
+        [f"mean of {len(section['recoverable'])}", *(cell for film in films for cell in (_number(mean[film]), ""))]
+    )
     header = ("action", *(text for film in films for text in (f"{_RECOVERED[film]}: r", "R2")))
-    title = f"Actions recovered by an inverse model of {section['trained_on_pairs']:,} true pairs of pictures"
+    title = f"Actions recovered by an inverse model of {section['trained_on_pairs']:,} true pairs of pictures; "
+    title += "the mean is over columns with r of 0.3 or more on true frames"
     return [(title, header, rows)]
 
 

@@ -35,7 +35,7 @@ def recovered(inverse: InverseModel, kind: str) -> dict[str, Any]:
 
 def test_films_that_follow_actions_give_them_back(inverse: InverseModel) -> None:
     found = recovered(inverse, "right")
-    assert found["trained_on_pairs"] == 40 * 12
+    assert found["trained_on_pairs"] == 40 * 12 and found["recoverable"] == ["x", "y", "gripper"]
     for film in ("true_frames", "model", "shuffled_actions"):
         for column, least in (("x", 0.4), ("y", 0.4), ("gripper", 0.5)):
             assert found["films"][film][column]["correlation"]["value"] > least, (film, column)
