@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,3 +158,69 @@ def test_shards_that_are_not_there_are_told_once_and_cost_nothing():
     assert sorted(names(stream)) == sorted(["0/0", "0/1", "2/0"] * 2)
     assert stream.quarantine == [Quarantined("shard-1", -1, "the file is missing")]
     assert {shard for shard, _ in source.files.reads} == {0, 2}
+
+
+def left_out(lengths, fraction, seed=0):
+    """About that share of the episodes, at least one remaining."""
+    places = [(s, i) for s, shard in enumerate(lengths) for i in range(len(shard))]
+    chosen = np.random.default_rng(seed).permutation(len(places))[: min(round(fraction * len(places)), len(places) - 1)]
+    return {places[n] for n in chosen}
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, st.sampled_from([0.2, 0.5, 0.9]), st.integers(0, 3), st.integers(1, 4), st.booleans())
+def test_episodes_that_are_left_out_never_come_and_ranks_share_the_others(lengths, fraction, seed, world, shuffle):
+    without = left_out(lengths, fraction, seed)
+    expected = sorted(set(everything(lengths)) - {f"{s}/{i}" for s, i in without})
+    world = min(world, len(expected))
+
+    def make(rank=0, world=1, epochs=3):
+        return EpisodeStream(
+            memory_source(lengths), seed=seed, shuffle=shuffle, epochs=epochs, rank=rank, world=world, without=without
+        )
+
+    alone = names(make())
+    count = len(expected)
+    epochs = [alone[i : i + count] for i in range(0, 3 * count, count)]
+    assert all(sorted(epoch) == expected for epoch in epochs) and len(alone) == 3 * count
+    for rank in range(world):  # each rank its part of every epoch, none without one
+        assert names(make(rank, world)) == list(itertools.chain(*(epoch[rank::world] for epoch in epochs)))
+    # Epochs are told where they begin, so that windows drawn by the epoch differ from one to the next.
+    stream = make(epochs=None)
+    told = []
+    for _ in itertools.islice(iter(stream), count):
+        told.append(stream.epoch)
+    assert told == [0] * (count - 1) + [1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, st.integers(0, 12), st.integers(1, 2))
+def test_a_stream_without_some_goes_on_with_the_very_next_episode(lengths, stop, world):
+    without = left_out(lengths, 0.4)
+    world = min(world, len(everything(lengths)) - len(without))
+    for rank in range(world):
+        first, second, whole = (
+            EpisodeStream(memory_source(lengths), seed=7, rank=rank, world=world, without=without) for _ in range(3)
+        )
+        expected = names(whole, stop + 8)
+        assert names(first, stop) == expected[:stop]
+        second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+        assert names(second, 8) == expected[stop:]
+
+
+def test_another_choice_of_what_is_left_out_is_other_data():
+    lengths = [[1] * 6]
+    state = EpisodeStream(memory_source(lengths), without=[(0, 1)]).state_dict()
+    EpisodeStream(memory_source(lengths), without=[(0, 1), (0, 1)]).load_state_dict(state)
+    for other in ([], [(0, 2)], [(0, 1), (0, 2)]):
+        with pytest.raises(UserError, match="are not those"):
+            EpisodeStream(memory_source(lengths), without=other).load_state_dict(state)
+
+
+def test_more_ranks_than_remain():
+    with pytest.raises(UserError, match="holds 3 episodes, of which 2 are left out, and none is left for rank 1"):
+        EpisodeStream(memory_source([[1, 1, 1]]), rank=1, world=2, without=[(0, 0), (0, 2)])
+    source = memory_source([[1, 1], [1]])
+    source.files.missing = frozenset({1})
+    with pytest.raises(UserError, match="holds 2 episodes, of which 2 are left out"):
+        EpisodeStream(source, without=[(0, 0), (0, 1), (1, 0)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from selfflow_mm.config import from_dict
 from selfflow_mm.data.writing import write_video
 from selfflow_mm.errors import UserError
 from selfflow_mm.flow.objectives import Objective
@@ -94,6 +95,8 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
     start = latest_checkpoint(out / "checkpoints") if resume else None
     kept, kept_tokenizers = _kept_audio(config, out if start else None)
     model_config = joint_config(config, spec, tokenizer, text_encoder, kept)
+    if start:
+        _refuse_other_shape(out / "model", model_config)
     if ranks.first and (note := blind_to_word_order(model_config, text_encoder)):
         print(note)
     held_out = episodes_of(data.held_out_files, data.held_out) if ranks.first else []
@@ -177,6 +180,17 @@ def _place_and_encoders(config: FinetuneConfig) -> tuple[torch.device, Any, Any]
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     return device, robot_tokenizer(config), build_text_encoder(config.text)
+
+
+def _refuse_other_shape(folder: Path, model: JointConfig) -> None:
+    """UserError, before anything is written, where a run would go on with a model that its checkpoints do not fit."""
+    path = folder / "config.json"
+    stated = from_dict(JointConfig, json.loads(path.read_text(encoding="utf-8"))["model"], str(path))
+    names = [f.name for f in fields(JointConfig) if getattr(stated, f.name) != getattr(model, f.name)]
+    if names := [name for name in names if name != "preset"]:
+        raise UserError(
+            f"the model in {folder} has another {' and '.join(names)}; go on with the settings that it was begun with"
+        )
 
 
 def _kept_audio(config: FinetuneConfig, resumed: Path | None) -> tuple[dict[str, int], dict[str, Any]]:

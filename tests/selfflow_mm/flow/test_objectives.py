@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from selfflow_mm.conditions import Conditions
+from selfflow_mm.conditions import Conditions, Part
 from selfflow_mm.errors import UserError
 from selfflow_mm.flow.objectives import PAPER_MASK_RATIO, Batch, Objective, ObjectiveConfig
 from selfflow_mm.flow.timesteps import Timesteps
@@ -268,3 +268,54 @@ def test_impossible_settings_are_refused():
         ObjectiveConfig(mask_ratio={"video": 0.6})
     with pytest.raises(UserError, match="student < teacher"):
         ObjectiveConfig(student_layer=0.8)
+
+
+def seen_levels(model, config: ObjectiveConfig, batch: Batch, step: int = 5):
+    """Levels per token as the student saw them, and the loss."""
+    model.calls.clear()
+    loss, _ = Objective(config).loss(model, model, batch, RANDOM, step)
+    return {m: levels.per_token() for m, levels in model.calls[0][1].items()}, loss
+
+
+def test_given_tokens_are_at_the_level_of_their_modality(spies):
+    """U(0, level) for each sample: one draw for all modalities, scaled by what is stated for each."""
+    model, _ = spies
+    dense = make_batch(6)
+    given = {"video": Part("first_frame"), "audio": Part("all")}
+    batch = Batch(dense.streams, Conditions(("video",), given), dense.text, dense.ids)
+    config = ObjectiveConfig(given_level=0.3, given_levels={"audio": 0.05})
+    levels, _ = seen_levels(model, config, batch)
+    u = RANDOM.uniform("given_level", 5, batch.ids)
+    first = batch.conditions.masks(batch.streams)["video"]
+    assert (
+        torch.allclose(levels["video"][:, :5], (0.3 * u).expand(6, 5))
+        and first[0].tolist() == [True] * 5 + [False] * 15
+    )
+    assert torch.allclose(levels["audio"], (0.05 * u).expand(6, 12))
+    assert 0 < float(levels["audio"].min()) and float(levels["audio"].max()) < 0.05
+    # What is generated keeps its own levels, and those that are named nought stay data.
+    draw = Objective(config).draw("video", batch.streams["video"], batch.ids, RANDOM, 5)
+    assert torch.equal(levels["video"][:, 5:], draw.tau.per_token()[:, 5:])
+    clean, _ = seen_levels(model, ObjectiveConfig(given_level=0.3, given_levels={"audio": 0.0}), batch)
+    assert not clean["audio"].any() and torch.equal(clean["video"], levels["video"])
+
+
+@pytest.mark.parametrize("level", [0.0, 0.2])
+def test_levels_of_single_modalities_change_no_bit_where_they_say_the_same(spies, level):
+    model, _ = spies
+    dense = make_batch()
+    given = {"video": Part("first_frame"), "audio": Part("all")}
+    batch = Batch(dense.streams, Conditions(("video",), given), dense.text, dense.ids)
+    one, loss = seen_levels(model, ObjectiveConfig(given_level=level), batch)
+    each = ObjectiveConfig(given_level=0.7, given_levels={"video": level, "audio": level, "unknown": 0.9})
+    other, same = seen_levels(model, each, batch)
+    assert torch.equal(loss, same) and all(torch.equal(one[m], other[m]) for m in one)
+    if level:  # level * u, as it was before single modalities could be named
+        expected = level * RANDOM.uniform("given_level", 5, batch.ids)[:, 0]
+        assert torch.equal(one["audio"][:, 0], expected)
+
+
+def test_given_levels_out_of_range():
+    for level in (-0.1, 1.0):
+        with pytest.raises(UserError, match=r"given_levels.video lies in \[0, 1\)"):
+            ObjectiveConfig(given_levels={"video": level})
