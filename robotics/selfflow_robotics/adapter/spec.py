@@ -43,6 +43,7 @@ class RobotSpec:
         robot: its name.
         tasks: what it was trained for (``tasks.TASKS``).
         state_optional: was it trained without the state, too, so that it can act on pictures alone?
+        camera: of the data it was trained on, where one was named; "" is each episode's first.
     """
 
     horizon: int
@@ -59,6 +60,7 @@ class RobotSpec:
     robot: str = ""
     tasks: tuple[str, ...] = ()
     state_optional: bool = True
+    camera: str = ""
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
@@ -123,6 +125,7 @@ class RobotSpec:
             "height": self.height,
             "width": self.width,
             "fit": self.fit,
+            "camera": self.camera,
             "action_names": list(self.action_names),
             "state_names": list(self.state_names),
             "actions": self.actions.to_dict(),
@@ -176,6 +179,7 @@ class RobotSpec:
                 robot=str(data["robot"]),
                 tasks=tuple(data["tasks"]),
                 state_optional=bool(data["state_optional"]),
+                camera=str(data.get("camera", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not whole: {error!r}") from error

@@ -88,6 +88,7 @@ class FlowWorldModel:
                 "context_level": self.context_level,
                 "chunk": self.chunk,
                 "fit": spec.fit,
+                "camera": spec.camera,
                 "robot": spec.robot,
                 "dataset": spec.statistics.dataset,
             },

@@ -149,6 +149,7 @@ def robot_spec(config: FinetuneConfig, data: RobotData, statistics: Statistics, 
         robot=episode.robot,
         tasks=config.trained,
         state_optional=not takes or wanted.state_dropout > 0,
+        camera=wanted.camera,
     )
     for count in {1, spec.horizon} if wanted.shorter else {spec.horizon}:
         refuse_cut_frames(spec, tokenizer, count)

@@ -107,7 +107,8 @@ def test_the_spec_is_the_datas_and_the_configs(make_parts):
     parts = make_parts("data.fit=pad", "data.video_rate=6", "tasks={policy: 1, world: 0.5, joint: 0}")
     spec = parts.spec
     assert (spec.robot, spec.control_rate, spec.video_rate, spec.horizon) == ("google_robot", 3, 6, 3)
-    assert (spec.height, spec.width, spec.fit) == (32, 32, "pad")
+    assert (spec.height, spec.width, spec.fit, spec.camera) == (32, 32, "pad", "")
+    assert make_parts("data.camera=image").spec.camera == "image"
     assert spec.action_names == ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
     assert spec.state_names == ("x", "y", "z", "qx", "qy", "qz", "qw", "gripper_closed")
     assert spec.tasks == ("policy", "world") and spec.state_optional
