@@ -33,7 +33,8 @@ def test_every_field_is_in_the_file(tmp_path):
     """A field that is forgotten in one of the two directions would come back as its default."""
     changed = make_spec(
         horizon=5, control_rate=5.0, video_rate=20.0, height=48, width=80, fit="pad", robot="widowx",
-        tasks=("world", "video"), state_optional=False, camera="wrist", actions=normaliser("gaussian", make_spec().statistics.actions),
+        tasks=("world", "video"), state_optional=False, camera="wrist",
+        actions=normaliser("gaussian", make_spec().statistics.actions),
     )  # fmt: skip
     plain = make_spec()
     changed.save(tmp_path)
