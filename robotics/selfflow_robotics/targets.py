@@ -113,6 +113,8 @@ class Target:
 
     def _rlds(self, folder: Path, overwrite: bool) -> RldsWriter:
         source, options, naming = self._source, self._options, self.naming
+        if "+" in source.files.split:
+            raise UserError(f"RLDS data are converted one split at a time, not '{source.files.split}'")
         return RldsWriter(
             folder,
             name=options.name or re.sub(r"\W+", "_", source.files.name).lower(),

@@ -26,7 +26,7 @@ class RobotDataConfig:
     Attributes:
         path: folder of robot data (RLDS or LeRobot); ``--data`` sets it.
         layout: what its columns mean; empty finds it out.
-        split: that is trained on.
+        split: that is trained on; of RLDS data several, joined by ``+``.
         held_out: split for offline metrics; empty takes the first ``held_out_episodes`` of ``split`` out of training.
         held_out_episodes: how many episodes the metrics look at.
         episodes: train on the first so many; 0 for all.
@@ -76,7 +76,7 @@ class RobotDataConfig:
                 raise UserError(f"{name} is at least 1, got {getattr(self, name)}")
         if self.episodes < 0 or self.video_rate < 0:
             raise UserError("episodes and video_rate cannot be negative")
-        if self.held_out == self.split:
+        if self.held_out in self.split.split("+"):
             raise UserError(f"held_out names the split that is trained on, '{self.split}'; name another, or none")
         for name in ("shorter", "state_dropout"):
             if not 0 <= getattr(self, name) <= 1:

@@ -32,6 +32,10 @@ class Split:
     lengths: tuple[int | None, ...]
     listed: bool = True
 
+    def __add__(self, other: Split) -> Split:
+        """This split's files, then the other's."""
+        return Split(self.files + other.files, self.lengths + other.lengths, self.listed and other.listed)
+
 
 @dataclass(frozen=True)
 class DataSet:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ def open_rlds(folder: str | Path, split: str | None = None) -> RldsFiles:
 
     Args:
         folder: what to open.
-        split: ``train`` unless given; where there is none, the only split, or the first whose files are there.
+        split: ``train`` unless given; where there is none, the only split, or the first whose files are there. Several
+            are read as one, in order, when joined by ``+`` as in TensorFlow Datasets: ``train+extra``.
 
     Raises:
         UserError: it is no RLDS data set, has no such split, or none of the split's files is there.
@@ -49,15 +52,19 @@ def open_rlds(folder: str | Path, split: str | None = None) -> RldsFiles:
     if split is None:
         split = next((label for label in ("train", *data_set.splits) if label in present), None)
         split = split or next(iter(data_set.splits))
-    if split not in data_set.splits:
-        raise UserError(f"'{data_set.folder}' has no split '{split}'; it has: {', '.join(data_set.splits)}")
-    if split not in present:
-        files = data_set.splits[split].files
-        missing = f"'{files[0]}'" if len(files) == 1 else f"none of its {len(files)} files ('{files[0]}' and so on)"
-        others = f"; splits that are there: {', '.join(sorted(present))}" if present else ""
-        verb = "is missing" if len(files) == 1 else "is there"
-        raise UserError(f"split '{split}' of '{data_set.folder}' has no data: {missing} {verb}{others}")
-    return RldsFiles(data_set, tree, split)
+    names = [name.strip() for name in split.split("+")]
+    for name in names:
+        if name not in data_set.splits:
+            raise UserError(f"'{data_set.folder}' has no split '{name}'; it has: {', '.join(data_set.splits)}")
+        if names.count(name) > 1:
+            raise UserError(f"split '{split}' names '{name}' more than once; its episodes would count double")
+        if name not in present:
+            files = data_set.splits[name].files
+            missing = f"'{files[0]}'" if len(files) == 1 else f"none of its {len(files)} files ('{files[0]}' and so on)"
+            others = f"; splits that are there: {', '.join(sorted(present))}" if present else ""
+            verb = "is missing" if len(files) == 1 else "is there"
+            raise UserError(f"split '{name}' of '{data_set.folder}' has no data: {missing} {verb}{others}")
+    return RldsFiles(data_set, tree, names)
 
 
 def _present(data_set: DataSet, files: tuple[str, ...]) -> bool:
@@ -79,22 +86,23 @@ class RldsFiles:
     format = "RLDS"
     fps: float | None = None
 
-    def __init__(self, data_set: DataSet, tree: Tree, split: str) -> None:
-        self.name, self.version, self.folder, self.split = data_set.name, data_set.version, data_set.folder, split
+    def __init__(self, data_set: DataSet, tree: Tree, splits: Sequence[str]) -> None:
+        self.name, self.version, self.folder = data_set.name, data_set.version, data_set.folder
+        self.split, self._splits = "+".join(splits), "|".join(map(re.escape, splits))
         self.description: Mapping[str, Any] = data_set.info
         self.features: Mapping[str, Feature] = tree.features
         self.metadata_features: Mapping[str, Feature] = tree.metadata_features
         self._tree, self._ordered = tree, bool(tree.order)
         self._files = ShardFiles(self.folder)
-        self._names = data_set.splits[split].files
-        lengths = data_set.splits[split].lengths
+        chosen = functools.reduce(operator.add, (data_set.splits[name] for name in splits))
+        self._names, lengths = chosen.files, chosen.lengths
         self.shards = tuple(
             Shard(name, self._count(name) if length is None else length)
             for name, length in zip(self._names, lengths, strict=True)
         )
         self.splits: Mapping[str, int] = {
             label: sum(shard.episodes for shard in self.shards)
-            if label == split
+            if label == self.split
             else sum(self._count(n) if k is None else k for n, k in zip(each.files, each.lengths, strict=True))
             for label, each in data_set.splits.items()
         }
@@ -171,7 +179,7 @@ class RldsFiles:
     def _id(self, shard: int, index: int) -> str:
         """``train-00003-of-01024/17``; with the whole name of the file where it is not TFDS' usual one."""
         name = self._names[shard]
-        usual = re.fullmatch(rf"{re.escape(self.name)}-({re.escape(self.split)})\.tfrecord(-\d+-of-\d+)", name)
+        usual = re.fullmatch(rf"{re.escape(self.name)}-({self._splits})\.tfrecord(-\d+-of-\d+)", name)
         return f"{usual[1]}{usual[2]}/{index}" if usual else f"{name}/{index}"
 
     def _count(self, name: str) -> int:

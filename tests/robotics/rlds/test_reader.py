@@ -153,6 +153,23 @@ def test_splits_that_the_description_does_not_know(tmp_path: Path) -> None:
     assert lengths(open_rlds(folder, "val")) == [2, 3]
 
 
+def test_several_splits_are_read_as_one_in_their_order(tmp_path: Path) -> None:
+    folder = make(tmp_path / "x", episodes=3)
+    make(folder, episodes=5, per_shard=5, split="extra")
+    both = open_rlds(folder, "extra + train")
+    assert both.split == "extra+train" and dict(both.splits) == {"train": 3, "extra": 5}
+    assert lengths(both) == [*range(5), *range(3)]
+    assert [both.read(s, 0).id for s in range(3)] == [
+        "extra-00000-of-00001/0",
+        "train-00000-of-00002/0",
+        "train-00001-of-00002/0",
+    ]
+    with pytest.raises(UserError, match="names 'train' more than once"):
+        open_rlds(folder, "train+train")
+    with pytest.raises(UserError, match="has no split 'val'"):
+        open_rlds(folder, "train+val")
+
+
 def test_a_partial_download(tmp_path: Path) -> None:
     folder = make(tmp_path / "x")
     (folder / "toy-train.tfrecord-00000-of-00003").unlink()
