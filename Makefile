@@ -14,6 +14,8 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 PIP_ARGS ?=
 export HF_HUB_OFFLINE := 1
+# Threads that wait do not spin: beside other work on the machine, spinning makes small steps ten times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo test test-long check clean
 

@@ -14,9 +14,18 @@ import numpy as np
 
 from selfflow_mm.errors import UserError
 
+from .resizing import Fit
 from .robot_episode import ACTION_NAMES
 
-__all__ = ["ChunkPolicy", "Observation", "PolicyAbout", "Request", "WorldModel", "WorldModelAbout"]
+__all__ = [
+    "ChunkPolicy",
+    "Observation",
+    "PolicyAbout",
+    "Request",
+    "WorldModel",
+    "WorldModelAbout",
+    "refuse_other_actions",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +77,7 @@ class PolicyAbout:
         action_names: of the D columns.
         state_names: of the S numbers that an observation's state has; empty where none is taken.
         needs_state: is an observation without a state refused?
+        executed: actions of a chunk that must be carried out before the next question; None leaves it to who asks.
         extra: anything else worth telling a client, as plain values (JSON).
     """
 
@@ -77,6 +87,7 @@ class PolicyAbout:
     action_names: tuple[str, ...] = ACTION_NAMES
     state_names: tuple[str, ...] = ()
     needs_state: bool = False
+    executed: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -105,8 +116,9 @@ class WorldModelAbout:
         action_names: of the D columns.
         action_low, action_high: range of each column in raw units that it was trained on (q01 and q99, and the
             gripper's 0 and 1).
-        extra: anything else, as plain values (JSON); ``fit`` says how pictures are brought to its size, ``pad`` unless
-            told (:func:`selfflow_robotics.resizing.resize`).
+        fit: how pictures are brought to its size (:func:`selfflow_robotics.resizing.resize`).
+        camera: the camera of the data that it was trained on; empty is each episode's first.
+        extra: anything else, as plain values (JSON).
     """
 
     name: str
@@ -117,6 +129,8 @@ class WorldModelAbout:
     action_names: tuple[str, ...] = ACTION_NAMES
     action_low: tuple[float, ...] = ()
     action_high: tuple[float, ...] = ()
+    fit: Fit = "pad"
+    camera: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -152,3 +166,12 @@ class WorldModel(Protocol):
             ``(B, T, height, width, 3)`` uint8; picture t is what is seen after action t.
         """
         ...
+
+
+def refuse_other_actions(policy: PolicyAbout, model: WorldModelAbout) -> None:
+    """UserError where a policy's actions are not those that a world model imagines."""
+    if policy.action_names != model.action_names or policy.control_rate != model.control_rate:
+        raise UserError(
+            f"the policy '{policy.name}' acts by {', '.join(policy.action_names)} at {policy.control_rate:g} Hz, the "
+            f"world model '{model.name}' imagines {', '.join(model.action_names)} at {model.control_rate:g} Hz"
+        )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from selfflow_mm.errors import UserError
+
 from .files import EpisodeWriter
 from .naming import Naming, lerobot_naming, rlds_naming
 from .rlds import RldsWriter

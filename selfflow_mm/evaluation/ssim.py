@@ -24,15 +24,16 @@ def ssim(output: Tensor, target: Tensor) -> float:
     """
     if output.shape != target.shape:
         raise ValueError(f"pictures of {tuple(output.shape)} and {tuple(target.shape)} cannot be compared")
-    height, width = target.shape[-3:-1]
+    return float(ssim_of_planes(*(luma(x).view(-1, *x.shape[-3:-1]) for x in (output, target))).mean())
+
+
+def ssim_of_planes(output: Tensor, target: Tensor) -> Tensor:
+    """The same for each of N planes of one channel: ``(N, H, W)`` on a scale to 255 -> ``(N,)`` float64."""
+    _, height, width = target.shape
     if min(height, width) < WINDOW:
-        return math.nan
-    pairs = zip(
-        *(luma(x).view(-1, height, width).split(max(1, _AT_ONCE // (height * width))) for x in (output, target)),
-        strict=True,
-    )
-    means = [_map(x, y).mean(dim=(1, 2)) for x, y in pairs]
-    return float(torch.cat(means).mean())
+        return torch.full((len(target),), math.nan, dtype=torch.float64)
+    pieces = (x.double().split(max(1, _AT_ONCE // (height * width))) for x in (output, target))
+    return torch.cat([_map(x, y).mean(dim=(1, 2)) for x, y in zip(*pieces, strict=True)])
 
 
 def luma(pixels: Tensor) -> Tensor:

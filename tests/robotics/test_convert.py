@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,6 +196,19 @@ def test_a_subset_and_an_impossible_one(rt1, tmp_path):
     with pytest.raises(UserError):
         convert(source, tmp_path / "some", TargetOptions(to="rlds"), progress=False)
     assert len(open_episodes(tmp_path / "some")) == 2  # what was there is there
+
+
+def test_joined_splits_become_lerobot_and_are_no_split_of_rlds(rt1, tmp_path):
+    both = tmp_path / "both"
+    shutil.copytree(rt1, both)
+    for file in rt1.glob("*-train.tfrecord-*"):
+        shutil.copy(file, both / file.name.replace("-train.", "-more."))
+    source = open_episodes(both, split="train+more")
+    done = convert(source, tmp_path / "lerobot", TargetOptions(to="lerobot"), progress=False)
+    assert done.episodes == 2 * len(LENGTHS) and verify(source, done, TargetOptions(to="lerobot")).good
+    with pytest.raises(UserError, match="one split at a time"):
+        convert(source, tmp_path / "rlds", TargetOptions(to="rlds"), progress=False)
+    assert not (tmp_path / "rlds").exists()
 
 
 def test_names_are_never_lost_nor_given_twice(rt1):

@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     begin = parser.add_mutually_exclusive_group(required=True)
     begin.add_argument("--image", type=Path, metavar="FILE", help="the picture to begin from")
     begin.add_argument("--data", metavar="DIR", help="robot data, RLDS or LeRobot, to begin from an episode")
-    parser.add_argument("--episode", type=int, default=0, metavar="N", help="of --data (default: 0)")
-    parser.add_argument("--step", type=int, default=0, metavar="K", help="of the episode (default: 0)")
-    parser.add_argument("--camera", metavar="NAME", help="of --data (default: the first)")
+    parser.add_argument("--episode", type=int, metavar="N", help="of --data (default: 0)")
+    parser.add_argument("--step", type=int, metavar="K", help="of the episode (default: 0)")
+    parser.add_argument("--camera", metavar="NAME", help="of --data (default: the model's, or the first)")
     parser.add_argument("--layout", metavar="NAME|FILE", help="what --data's columns mean (default: found out)")
     parser.add_argument("--split", metavar="S", help="of --data (default: train, or the only one)")
     parser.add_argument(
@@ -68,17 +68,18 @@ def run(args: argparse.Namespace) -> int:
     from ..resizing import resize
 
     _check(args)
+    model = open_world_model(args.model)
+    about = model.about
+    args.camera = args.camera or about.camera or None
     episode = None if args.data is None else _episode(args)
     image = _read_image(args.image) if episode is None else _pictures(episode, args.camera, [args.step])[0]
     instruction = args.instruction if args.instruction is not None else episode.instruction if episode else ""
-    model = open_world_model(args.model)
-    about = model.about
     if episode is not None and args.compare:
         same_rate(episode, about)
     actions, imagined, in_one_go = _imagine(args, model, image, instruction, episode)
     for clause in (beyond := outside(actions, about)):
         print(f"warning: the model was not trained on such actions: {clause}", file=sys.stderr)
-    size, fitting = (about.height, about.width), about.extra.get("fit", "pad")
+    size, fitting = (about.height, about.width), about.fit
     film = np.concatenate([resize(image, size, fitting)[None], imagined])
     recorded = None
     if args.compare and episode is not None:
@@ -116,6 +117,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--compare shows what was recorded, which a single picture does not have; begin from --data")
     if args.data is None and args.actions == "recorded":
         raise UserError("a single picture has no recorded actions; name some with --actions, or begin from --data")
+    of_data = {name: getattr(args, name) for name in ("episode", "step", "camera", "layout", "split")}
+    if args.data is None and (named := [f"--{name}" for name, value in of_data.items() if value is not None]):
+        raise UserError(f"{' and '.join(named)} choose from --data, and --image is a single picture; leave them out")
+    args.episode, args.step = args.episode or 0, args.step or 0
     if args.length is not None and args.length < 1:
         raise UserError(f"--length is at least 1 action, got {args.length}")
     if args.steps is not None and args.steps < 1:

@@ -6,7 +6,7 @@ import numpy as np
 
 from selfflow_mm.errors import UserError
 
-from ..interfaces import WorldModel
+from ..interfaces import WorldModel, refuse_other_actions
 from ..policies import Policy
 from ..policies.seeds import derived_seed
 
@@ -41,12 +41,8 @@ def act_in_dream(
     Raises:
         UserError: their actions differ, or the policy cannot do without a state.
     """
-    ours, theirs = policy.about, model.about
-    if ours.action_names != theirs.action_names or ours.control_rate != theirs.control_rate:
-        raise UserError(
-            f"the policy '{ours.name}' acts by {', '.join(ours.action_names)} at {ours.control_rate:g} Hz, the world "
-            f"model '{theirs.name}' imagines {', '.join(theirs.action_names)} at {theirs.control_rate:g} Hz"
-        )
+    ours = policy.about
+    refuse_other_actions(ours, model.about)
     policy.reset(seed)
     actions: list[np.ndarray] = []
     pictures: list[np.ndarray] = []

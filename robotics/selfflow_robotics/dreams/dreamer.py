@@ -84,7 +84,7 @@ class Dreamer:
         self._context_level, self._steps = context_level, steps
         self._reward, self._success = reward, success
         about = self._model.about
-        self._size, self._fit = (about.height, about.width), about.extra.get("fit", "pad")
+        self._size, self._fit = (about.height, about.width), about.fit
         columns = len(about.action_names)
         if len(about.action_low) != columns or len(about.action_high) != columns:
             raise UserError(f"the world model '{about.name}' does not tell the range of its actions")

@@ -64,7 +64,7 @@ class ImaginedCost:
         problems, samples, horizon, width = candidates.shape
         if width != len(about.action_names):
             raise UserError(f"the world model '{about.name}' takes actions of {len(about.action_names)}, got {width}")
-        seen = np.stack([resize(image, (about.height, about.width), about.extra.get("fit", "pad")) for image in images])
+        seen = np.stack([resize(image, (about.height, about.width), about.fit) for image in images])
         costs = np.empty((problems, samples), np.float64)
         sequences = candidates.reshape(-1, horizon, width).astype(np.float32)
         waiting: list[np.ndarray] = []  # imagined, of the problem whose futures are not complete

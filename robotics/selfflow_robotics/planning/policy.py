@@ -9,7 +9,7 @@ import numpy as np
 
 from selfflow_mm.errors import UserError
 
-from ..interfaces import ChunkPolicy, PolicyAbout, Request
+from ..interfaces import ChunkPolicy, PolicyAbout, Request, refuse_other_actions
 from ..policies.seeds import derived_seed
 from .costs import Aim
 from .imagined import ImaginedCost
@@ -47,7 +47,7 @@ class PlanningPolicy:
     ) -> None:
         about = judge.world_model.about
         if proposal is not None:
-            _same_actions(proposal, judge)
+            refuse_other_actions(proposal.about, about)
         self._judge, self._planner, self._proposal = judge, planner, proposal
         self._bounds = bounds or Bounds.of(about)
         self._about = PolicyAbout(
@@ -100,7 +100,7 @@ class BestOfK:
     def __init__(self, policy: ChunkPolicy, judge: ImaginedCost, k: int = 8) -> None:
         if k < 1:
             raise UserError(f"at least 1 chunk is drawn, got k = {k}")
-        _same_actions(policy, judge)
+        refuse_other_actions(policy.about, judge.world_model.about)
         self._policy, self._judge, self._k = policy, judge, k
         about = policy.about
         extra = about.extra | {"best_of": k, "world_model": judge.world_model.about.name}
@@ -129,11 +129,3 @@ class BestOfK:
         )
         return candidates[np.arange(len(requests)), np.argmin(costs, axis=1)]
 
-
-def _same_actions(policy: ChunkPolicy, judge: ImaginedCost) -> None:
-    ours, theirs = policy.about, judge.world_model.about
-    if ours.action_names != theirs.action_names or ours.control_rate != theirs.control_rate:
-        raise UserError(
-            f"the policy '{ours.name}' acts by {', '.join(ours.action_names)} at {ours.control_rate:g} Hz, the world "
-            f"model '{theirs.name}' imagines {', '.join(theirs.action_names)} at {theirs.control_rate:g} Hz"
-        )

@@ -85,7 +85,7 @@ class Policy:
         self.chunks, self.options = chunks, options
         self.about: PolicyAbout = chunks.about
         about = self.about
-        self.executed = about.horizon if options.executed is None else options.executed
+        self.executed = options.executed or about.executed or about.horizon
         if self.executed > about.horizon:
             raise UserError(
                 f"a chunk of {about.name} has {about.horizon} actions, too few to carry out {self.executed}"
@@ -95,9 +95,8 @@ class Policy:
                 f"chunks do not overlap where all {about.horizon} actions are carried out, so there is nothing to "
                 "average; set 'executed' to fewer, or the ensemble to 'off'"
             )
-        needed = about.extra.get("needs_executed", self.executed)
-        if needed != self.executed:
-            raise UserError(f"{about.name} was made to have {needed} actions carried out, not {self.executed}")
+        if about.executed not in (None, self.executed):
+            raise UserError(f"{about.name} was made to have {about.executed} actions carried out, not {self.executed}")
         reach = -(-about.horizon // self.executed) - 1  # older chunks have no action for any step of the newest
         memory = reach if options.memory is None else min(reach, options.memory)
         self._past: deque[np.ndarray] = deque(maxlen=1 + memory)  # the newest first

@@ -151,8 +151,8 @@ class ReplayPolicy:
             horizon=_checked(horizon),
             control_rate=self._source.control_rate,
             action_names=names,
+            executed=self._executed,
             extra={
-                "needs_executed": self._executed,
                 "data": str(self._source.files.folder),
                 "split": self._source.files.split,
                 "episodes": [chosen[0], chosen[-1]],

@@ -18,7 +18,6 @@ import numpy as np
 from selfflow_mm.errors import UserError
 
 from ..interfaces import WorldModel
-from ..resizing import Fit
 from ..sources import RobotFiles
 from .counterfactual import Counterfactual
 from .films import Batch, Imagining, batches
@@ -96,10 +95,9 @@ class Example:
 
 
 def view_of(model: WorldModel, camera: str | None = None) -> View:
-    """How the model sees an episode; what its ``about.extra`` may tell as ``fit`` and ``camera`` is respected."""
+    """How the model sees an episode; its own camera unless another is named."""
     about = model.about
-    fit: Fit = about.extra.get("fit", "pad")
-    return View(about.height, about.width, fit, camera or about.extra.get("camera") or None)
+    return View(about.height, about.width, about.fit, camera or about.camera or None)
 
 
 def make_card(

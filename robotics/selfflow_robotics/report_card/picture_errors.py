@@ -29,21 +29,18 @@ def squared_error(output: np.ndarray, truth: np.ndarray, colour: str) -> np.ndar
 
 
 def ssim_of_each(output: np.ndarray, truth: np.ndarray, colour: str) -> np.ndarray:
-    """``(T, H, W, 3)`` uint8 -> ``(T,)`` structural similarity (:func:`selfflow_mm.evaluation.ssim.ssim`).
+    """``(T, H, W, 3)`` uint8 -> ``(T,)`` structural similarity (:mod:`selfflow_mm.evaluation.ssim`).
 
     ``gray``: of the luma; ``rgb``: the mean over the channels. NaN for pictures smaller than 11 x 11.
     """
     import torch
 
-    from selfflow_mm.evaluation.ssim import ssim
+    from selfflow_mm.evaluation.ssim import ssim_of_planes
 
-    def one(x: np.ndarray, y: np.ndarray) -> float:
-        a, b = torch.from_numpy(x.copy()), torch.from_numpy(y.copy())
-        if colour == "rgb":  # a channel on its own is a grey picture, whose luma it is
-            a, b = (channels.permute(2, 0, 1)[..., None].repeat(1, 1, 1, 3) for channels in (a, b))
-        return ssim(a, b)
-
-    return np.array([one(x, y) for x, y in zip(output, truth, strict=True)])
+    if colour == "gray":
+        return ssim_of_planes(*(torch.from_numpy(_luma(x)) for x in (output, truth))).numpy()
+    planes = (torch.from_numpy(np.moveaxis(x, -1, 1).reshape(-1, *x.shape[1:3]).copy()) for x in (output, truth))
+    return ssim_of_planes(*planes).view(-1, 3).mean(dim=1).numpy()
 
 
 def _luma(pictures: np.ndarray) -> np.ndarray:

@@ -268,7 +268,7 @@ def test_of_several_frames_per_action_the_last_is_given(clips_model):
 
 def test_a_world_model_says_what_it_is(model):
     about = FlowWorldModel(model, chunk=2).about
-    assert (about.extra["fit"], about.extra["camera"]) == ("stretch", "")  # with which others prepare pictures alike
+    assert (about.fit, about.camera) == ("stretch", "")  # with which others prepare pictures alike
     assert (about.height, about.width, about.control_rate, about.horizon) == (32, 32, 3.0, 3)
     columns = model.spec.statistics.actions
     assert about.action_low == (*columns.q01[:6], 0.0) and about.action_high == (*columns.q99[:6], 1.0)

@@ -220,6 +220,7 @@ def test_a_policy_that_needs_a_state_has_that_of_the_first_step_only(
         (["--image", "{image}", "--out", "{tmp}/f.avi", "--actions", "zero"], "end it in .mp4"),
         (["--image", "{image}"], "a single picture has no recorded actions"),
         (["--image", "{image}", "--actions", "zero", "--compare"], "begin from --data"),
+        (["--image", "{image}", "--actions", "zero", "--step", "2", "--camera", "a"], "--step and --camera choose"),
         (["--image", "{tmp}/none.png", "--actions", "zero"], "no picture can be read from"),
         (["--image", "{tmp}/words.json", "--actions", "zero"], "no picture can be read from"),
         (["--image", "{image}", "--actions", "{tmp}/none.npy"], "no actions can be read from"),

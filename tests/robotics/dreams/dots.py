@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from selfflow_robotics.interfaces import PolicyAbout, Request, WorldModelAbout
+from selfflow_robotics.resizing import Fit
 
 HEIGHT, WIDTH, PIXELS = 24, 32, 20.0  # an action of 1 moves the spot by 20 pixels
 LOW = (-0.2, -0.2, -0.1, -0.3, -0.3, -0.3, 0.0)
@@ -32,10 +33,8 @@ def place(picture: np.ndarray) -> np.ndarray:
 class DotWorld:
     """x moves the spot up, y to the left, as on the robot's table. The last line is noise, a hash of seed and time."""
 
-    def __init__(self, horizon: int = 4, rate: float = 5.0, noise: bool = True, **extra: Any) -> None:
-        self.about = WorldModelAbout(
-            "dots", HEIGHT, WIDTH, rate, horizon, action_low=LOW, action_high=HIGH, extra=extra
-        )
+    def __init__(self, horizon: int = 4, rate: float = 5.0, noise: bool = True, fit: Fit = "pad") -> None:
+        self.about = WorldModelAbout("dots", HEIGHT, WIDTH, rate, horizon, action_low=LOW, action_high=HIGH, fit=fit)
         self.noise = noise
         self.calls: list[dict[str, Any]] = []
 

@@ -89,7 +89,7 @@ def test_the_view_is_what_the_model_says_unless_named() -> None:
     class Says(Model):
         @property
         def about(self):  # type: ignore[no-untyped-def]
-            return dataclasses.replace(super().about, extra={"fit": "stretch", "camera": "wrist"})
+            return dataclasses.replace(super().about, fit="stretch", camera="wrist")
 
     assert (view_of(Model()).fit, view_of(Model()).camera) == ("pad", None)
     assert (view_of(Says()).fit, view_of(Says()).camera) == ("stretch", "wrist")
