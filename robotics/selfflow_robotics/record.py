@@ -40,6 +40,9 @@ class RecordOptions:
         seed: of everything random. Demonstration n depends on (seed, n) alone.
         variant: how the scenes look, as the environment's option of that name.
         noise: of the expert's motion, so that demonstrations vary; 0 is the expert as it is.
+        wander: share of demonstrations that begin somewhere above the table, perhaps with a closed gripper, instead of
+            where the task begins: the hand goes there before the recording starts. Whoever learns from demonstrations
+            that all go the straight way never learns to come back to it.
         sound: record the contact sounds too, as ``observation/sound``.
         quality: of the JPEG pictures, 1 to 100.
         failures: keep demonstrations that fail too (``aspects/success`` tells).
@@ -50,6 +53,7 @@ class RecordOptions:
     seed: int = 0
     variant: tuple[str, ...] = ("base",)
     noise: float = 0.0
+    wander: float = 0.0
     sound: bool = False
     quality: int = 95
     failures: bool = False
@@ -91,6 +95,8 @@ def record(
     for task in options.tasks:
         if task not in TASKS:
             raise UserError(f"the tabletop has no task '{task}'; there are {', '.join(TASKS)}")
+    if not 0 <= options.wander <= 1:
+        raise UserError(f"wander is a share of demonstrations in [0, 1], got {options.wander}")
     if options.episodes < 1 or not options.tasks:
         raise UserError(f"at least one episode of one task is recorded, got {options.episodes} of {options.tasks}")
     features = dict(FRACTAL_FEATURES)
@@ -133,7 +139,7 @@ def _demonstrate(job: tuple[RecordOptions, int]) -> tuple[str, list[Episode], in
     task = options.tasks[number % len(options.tasks)]
     for attempt in range(_ATTEMPTS):
         pieces, success = _attempt(options, task, number, attempt)
-        if success or options.failures:
+        if pieces and (success or options.failures):
             numbered = [_episode(options, number, part, piece, success) for part, piece in enumerate(pieces)]
             return task, numbered, attempt
     raise UserError(f"the expert failed {_ATTEMPTS} times at '{task}' (noise {options.noise}); lower the noise")
@@ -160,6 +166,11 @@ def _attempt(options: RecordOptions, task: str, number: int, attempt: int) -> tu
         episode = int(np.random.SeedSequence([options.seed, number, attempt]).generate_state(1)[0])
         observation, info = env.reset(options={"episode": episode})
         expert = Expert(env, noise=options.noise, seed=episode)
+        if options.wander and expert.rng.random() < options.wander:
+            for action in expert.wander():
+                observation, _, ended, truncated, info = env.step(action.astype(np.float32))
+                if ended or truncated:  # solved by accident, with nothing to show
+                    return [], False
         pieces = [_Piece(info["instruction"], [], [])]
         ended = truncated = False
         while not (ended or truncated):

@@ -66,6 +66,40 @@ def test_the_recorded_actions_do_it_again(recorded):
         assert ended and info["success"]
 
 
+def test_wandering_begins_anywhere_and_succeeds_from_there(recorded, tmp_path):
+    """The usual beginning is one place to the millimetre; from elsewhere the recorded actions solve the task too."""
+    options = RecordOptions(tasks=("pick", "move_near", "open_drawer"), episodes=12, seed=3, wander=1.0)
+    record(tmp_path / "away", options, progress=False)
+    files = open_files(tmp_path / "away")
+    first = {"observation/base_pose_tool_reached": [], "observation/gripper_closed": []}
+    for number in range(12):
+        episode = files.read(0, number)
+        assert episode.columns["reward"][-1] == 1 and bool(episode.columns["is_first"][0])
+        for name, values in first.items():
+            values.append(episode.columns[name][0])
+    places, closed = (
+        np.stack(first["observation/base_pose_tool_reached"])[:, :3],
+        np.stack(first["observation/gripper_closed"]),
+    )
+    usual = open_files(recorded[0]).read(0, 0).columns["observation/base_pose_tool_reached"][0, :3]
+    assert np.median(np.linalg.norm(places - usual, axis=1)) > 0.1 and np.ptp(places[:, 1]) > 0.3
+    assert closed.max() > 0.5 > 0.05 > closed.min()
+
+
+def test_wandering_is_a_share_of_demonstrations(recorded, tmp_path):
+    folder, options, _ = recorded
+    half = RecordOptions(**{**vars(options), "wander": 0.5, "episodes": 8})
+    record(tmp_path / "half", half, progress=False)
+    begins = [
+        open_files(tmp_path / "half").read(0, n).columns["observation/base_pose_tool_reached"][0, :3] for n in range(8)
+    ]
+    usual = open_files(folder).read(0, 0).columns["observation/base_pose_tool_reached"][0, :3]
+    away = [np.linalg.norm(begin - usual) > 0.02 for begin in begins]
+    assert any(away) and not all(away)
+    with pytest.raises(UserError, match="wander is a share"):
+        record(tmp_path / "more", RecordOptions(tasks=("pick",), episodes=1, wander=2), progress=False)
+
+
 def test_the_data_do_not_depend_on_the_workers(recorded, tmp_path):
     folder, options, _ = recorded
     record(tmp_path / "again", options, workers=2, progress=False)

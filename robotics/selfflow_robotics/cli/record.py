@@ -27,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how scenes look: base, or some of light, texture, camera, distractors, or all (default: base)",
     )  # fmt: skip
     parser.add_argument("--noise", type=float, default=0.0, metavar="X", help="of the expert's motion (default: 0)")
+    parser.add_argument(
+        "--wander", type=float, default=0.0, metavar="P",
+        help="share of demonstrations that begin with the hand anywhere above the table (default: 0)",
+    )  # fmt: skip
     parser.add_argument("--sound", action="store_true", help="record contact sounds too")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     parser.add_argument("--split", default="train", help="(default: train)")
@@ -52,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         variant=tuple(args.variant),
         noise=args.noise,
+        wander=args.wander,
         sound=args.sound,
         quality=args.quality,
         failures=args.keep_failures,

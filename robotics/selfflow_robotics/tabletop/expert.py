@@ -14,6 +14,7 @@ from .env import TabletopEnv
 from .hand import FINGERS, REST
 from .motions import Actions, Motions
 from .tasks import CloseDrawer, MoveNear, OpenDrawer, Pick, PlaceInDrawer
+from .things import turned
 
 #: How far the hand leans forward at drawers.
 _LEAN = math.radians(65)
@@ -52,6 +53,16 @@ class Expert(Motions):
             self.phase = "done"
             return np.zeros(7, np.float32)
         return action.astype(np.float32)
+
+    def wander(self) -> Actions:
+        """Before :meth:`act`: go to a place above the table that has nothing to do with the task, and perhaps close the
+        gripper there, so that what follows shows the way from anywhere and not only from where episodes begin.
+        """
+        low, high = (0.45, -0.35, m.TABLE_TOP + 0.04), (0.85, 0.35, m.TABLE_TOP + 0.35)
+        place, turn = self.rng.uniform(low, high), turned(self.rng.uniform(-math.pi / 2, math.pi / 2)) @ REST
+        yield from self.go(place, turn, "wander", fine=False, pace=0.2)
+        if self.rng.random() < 0.5:
+            yield from self.grip(1.0, 2, "wander")
 
     def _solve(self) -> Actions:
         task = self.env.task
