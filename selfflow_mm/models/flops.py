@@ -22,6 +22,9 @@ LEVEL_CHANNELS = 256
 #: The parts that are no work of the model. Scales and gates are looked up again in the backward pass (``lean.py``).
 AGAIN, ONCE = "look-up", "look-up of shifts"
 OVERHEAD = (AGAIN, ONCE)
+#: The parts whose weights are frozen where LoRA is trained, and how often their forward pass's work is done: that of a
+#: block's layers twice (no gradient of the weight), that of what depends on levels alone once.
+_WITH_LORA = {"blocks": 2, "levels": 1, "modulation": 1}
 #: The parts that activation recomputation runs twice.
 IN_BLOCKS = ("blocks", "attention", *OVERHEAD)
 
@@ -158,7 +161,9 @@ def imagenet_forward_flops(
     return Flops(parts)
 
 
-def training_step_flops(student: Flops, teacher: Flops | None = None, *, recompute: bool = False) -> Flops:
+def training_step_flops(
+    student: Flops, teacher: Flops | None = None, *, recompute: bool = False, lora: bool = False
+) -> Flops:
     """One training step over one sample: three times the student's forward pass (looking shifts up twice: what it looks
     up by takes no gradient) and once the teacher's.
 
@@ -167,8 +172,10 @@ def training_step_flops(student: Flops, teacher: Flops | None = None, *, recompu
         teacher: its forward pass, with ``blocks=k``; None for objectives without one.
         recompute: blocks run forward twice (activation checkpointing). The second time is no work of the model, so
             leave it out where MFU is wanted and put it in for what the device does.
+        lora: the blocks' weights take no gradient. The low-rank matrices' own work is left out.
     """
-    step = Flops({name: count * (2 if name == ONCE else 3) for name, count in student.parts.items()})
+    often = {ONCE: 2, **(_WITH_LORA if lora else {})}
+    step = Flops({name: count * often.get(name, 3) for name, count in student.parts.items()})
     if recompute:
         step = step + Flops({name: count for name, count in student.parts.items() if name in IN_BLOCKS})
     return step if teacher is None else step + teacher

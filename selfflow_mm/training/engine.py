@@ -151,7 +151,7 @@ def run_steps(
         Stopped: somebody asked for it; everything is saved.
         UserError: a loss is no longer finite; the last good checkpoint stays.
     """
-    steps, meter, speed = settings.steps, _Meter(), Throughput(state.model.config, work.objective)
+    steps, meter, speed = settings.steps, _Meter(), _speed(state, work)
     kept, ranks = settings.posthoc_ema, state.ranks
     bar = tqdm(total=steps, initial=state.step, desc="training", unit="step", disable=not ranks.first)
     with stop_requests() as asked, bar as progress:
@@ -236,6 +236,11 @@ def _not_finite(
         f"{', '.join(map(str, samples))}); {''.join(spoilt)}the last good checkpoint is {last_good}; "
         + ("repair or drop these samples" if spoilt else "lower optimizer.lr or look at these samples")
     )
+
+
+def _speed(state: State, work: Work) -> Throughput:
+    frozen = not all(parameter.requires_grad for parameter in state.model.parameters())
+    return Throughput(state.model.config, work.objective, lora=frozen)
 
 
 class _Meter:

@@ -16,10 +16,15 @@ class Throughput:
 
     FLOPs are the model's by formula (``models.flops``): a training step of the student, the teacher's pass, no
     recomputation, no tokenizer, no encoder, no optimizer. Divided by the device's matrix rate they are its MFU.
+
+    Args:
+        config: of the model.
+        objective: what a step does with it.
+        lora: its blocks are frozen (:mod:`..models.lora`).
     """
 
-    def __init__(self, config: JointConfig, objective: Objective) -> None:
-        self.config, self.objective = config, objective
+    def __init__(self, config: JointConfig, objective: Objective, *, lora: bool = False) -> None:
+        self.config, self.objective, self.lora = config, objective, lora
         self._flops: dict[tuple, int] = {}
         self._samples, self._work, self._seconds = 0, 0, 0.0
         self._started = time.perf_counter()
@@ -67,4 +72,4 @@ class Throughput:
         if aligns and method.target == "teacher":
             k = self.objective.config.layers(config.depth)[1]
             teacher = joint_forward_flops(config, tokens, text, 1 + given, blocks=k)
-        return training_step_flops(student, teacher).total
+        return training_step_flops(student, teacher, lora=self.lora).total

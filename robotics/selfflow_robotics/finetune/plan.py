@@ -64,7 +64,7 @@ def describe(config: FinetuneConfig) -> str:
         batch = _empty_batch(name, spec, tokenizer, text_encoder)
         sizes = {m: s.values.shape[1] for m, s in batch.streams.items()}
         text = batch.text.values.shape[1] if not isinstance(batch.text, torch.Tensor) else 0
-        flops = Throughput(model, objective).flops(batch, step=0)
+        flops = Throughput(model, objective, lora=config.lora.rank > 0).flops(batch, step=0)
         mean += config.tasks[name] / shares * flops
         largest = max(largest, text + sum(sizes.values()))
         tokens = ", ".join(f"{m} {n}" for m, n in sizes.items())

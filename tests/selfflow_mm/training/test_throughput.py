@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from selfflow_mm.conditions import Conditions
 from selfflow_mm.flow.objectives import Batch, Objective, ObjectiveConfig
 from selfflow_mm.models.joint import JointConfig, JointTransformer
+from selfflow_mm.models.lora import LoRAConfig, add_lora
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.tokens import TokenStream
 from selfflow_mm.training import throughput
@@ -49,6 +50,18 @@ def test_the_work_of_a_step_is_what_a_counter_sees(name, task):
         loss.backward()
     stated = 3 * Throughput(CONFIG, objective).flops(data, 0)
     # The counter also sees modulations looked up, and no gradient of the input: some percent at this size.
+    assert counter.get_total_flops() == pytest.approx(stated, rel=0.08)
+
+
+@pytest.mark.parametrize("name", ["self-flow", "flow"])
+def test_the_work_of_a_step_with_lora(name):
+    model, teacher = JointTransformer(CONFIG), JointTransformer(CONFIG)
+    add_lora(model, LoRAConfig(rank=1, full=("media_(in|out)", "projector")))
+    objective, data = Objective(ObjectiveConfig(name=name)), batch("t2va")
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss, _ = objective.loss(model, teacher, data, Randomness(0), 0)
+        loss.backward()
+    stated = 3 * Throughput(CONFIG, objective, lora=True).flops(data, 0)
     assert counter.get_total_flops() == pytest.approx(stated, rel=0.08)
 
 
