@@ -18,6 +18,7 @@ from .things import turned
 
 #: How far the hand leans forward at drawers.
 _LEAN = math.radians(65)
+_STREAM = 0x65787074
 
 
 class Expert(Motions):
@@ -37,7 +38,9 @@ class Expert(Motions):
     def __init__(self, env: gymnasium.Env[Any, Any], noise: float = 0.0, seed: int | None = None) -> None:
         base = env.unwrapped
         assert isinstance(base, TabletopEnv)
-        super().__init__(base.task.world, noise, np.random.default_rng(seed))
+        # A stream of its own: an environment with the layout of the same number would draw the very same numbers, and
+        # what the expert makes up would depend on where things stand.
+        super().__init__(base.task.world, noise, np.random.default_rng(None if seed is None else [seed, _STREAM]))
         self.env = base
         self.done = False
         self._actions = self._solve()

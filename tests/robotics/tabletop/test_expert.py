@@ -53,6 +53,26 @@ def test_noise_varies_the_way_and_a_seed_repeats_it():
     assert not np.array_equal(one[:5], still[:5])
 
 
+@pytest.mark.parametrize("before", range(3))
+def test_wandering_says_nothing_about_where_things_stand(before):
+    """With the layout's own number as seed, as in recordings, and however many numbers were drawn before."""
+    hands, things = [], []
+    for number in range(24):
+        env = gymnasium.make("selfflow/Tabletop-v0", task="pick", pictures=False)
+        env.reset(options={"episode": number})
+        things.append(env.unwrapped.task.thing.place[:2])
+        expert = Expert(env, seed=number)
+        expert.rng.random(before)
+        for action in expert.wander():
+            env.step(action.astype(np.float32))
+        hands.append(env.unwrapped.task.world.hand.place[:2].copy())
+    hands, things = np.array(hands), np.array(things)
+    for axis in range(2):
+        # 0.5 is a p-value of 1% for 24 pairs; where both draw from one stream it is 0.9 and more.
+        assert abs(np.corrcoef(hands[:, axis], things[:, axis])[0, 1]) < 0.5
+        assert np.ptp(hands[:, axis]) > 0.2
+
+
 def test_a_missed_grasp_is_tried_again():
     env = gymnasium.make("selfflow/Tabletop-v0", task="pick", pictures=False)
     env.reset(seed=2)
