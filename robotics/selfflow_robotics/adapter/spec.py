@@ -10,6 +10,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ import numpy as np
 
 from selfflow_mm.errors import UserError
 
+from ..actions.relative import RelativeTo, from_start, from_step, reach
 from ..actions.transform import Transform, transform_from_dict
 from ..resizing import Fit, resize
+from ..robot_episode import ACTION_NAMES, GRIPPER
 from ..statistics import Statistics, missing_statistics
 
 __all__ = ["FILE_NAME", "FORMAT", "VERSION", "RobotSpec"]
@@ -44,6 +47,8 @@ class RobotSpec:
         tasks: what it was trained for (``tasks.TASKS``).
         state_optional: was it trained without the state, too, so that it can act on pictures alone?
         camera: of the data it was trained on, where one was named; "" is each episode's first.
+        relative_to: the model sees each action's motion from the ``step`` before, or from where the ``chunk`` begins
+            (:mod:`..actions.relative`).
     """
 
     horizon: int
@@ -61,6 +66,7 @@ class RobotSpec:
     tasks: tuple[str, ...] = ()
     state_optional: bool = True
     camera: str = ""
+    relative_to: RelativeTo = "step"
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
@@ -76,6 +82,13 @@ class RobotSpec:
             )
         if (self.states is None) != (not self.state_names):
             raise UserError("a robot model that takes a state has names and a transform of it, others have neither")
+        if self.relative_to not in ("step", "chunk"):
+            raise UserError(f"relative_to is 'step' or 'chunk', got '{self.relative_to}'")
+        if self.relative_to == "chunk" and self.action_names[: len(ACTION_NAMES)] != ACTION_NAMES:
+            raise UserError(
+                f"relative_to=chunk sums motions ({', '.join(ACTION_NAMES[:GRIPPER])}), and the actions of these data "
+                f"are {', '.join(self.action_names)}; set relative_to=step"
+            )
 
     @property
     def frames_per_action(self) -> int:
@@ -94,16 +107,35 @@ class RobotSpec:
         return resize(images, (self.height, self.width), self.fit)
 
     def seen_actions(self, raw: np.ndarray) -> np.ndarray:
-        """Raw actions ``(..., D)`` -> what the model sees, float32."""
+        """Raw actions ``(..., T, D)``, T of them from the chunk's first on -> what the model sees, float32."""
+        return self.seen_chunk(self.normalised_actions(raw))
+
+    def normalised_actions(self, raw: np.ndarray) -> np.ndarray:
+        """Raw actions ``(..., D)``, each for itself -> normalised, float32."""
         return _rowwise(self.actions.forward, raw, len(self.action_names), "actions")
 
+    def seen_chunk(self, normalised: np.ndarray) -> np.ndarray:
+        """Normalised actions ``(..., T, D)`` of a chunk from its first on -> what the model sees."""
+        if self.relative_to == "step":
+            return normalised
+        return from_start(normalised - self._still, GRIPPER, reach(self.horizon))
+
     def raw_actions(self, seen: np.ndarray) -> np.ndarray:
-        """The inverse; a gripper is brought into [0, 1], which the robot takes."""
+        """The inverse of :meth:`seen_actions`; a gripper is brought into [0, 1], which the robot takes."""
+        if self.relative_to == "chunk":
+            seen = from_step(np.asarray(seen, np.float32), GRIPPER, reach(self.horizon)) + self._still
         raw = _rowwise(self.actions.inverse, seen, len(self.action_names), "actions")
         if "gripper" in self.action_names:
             column = self.action_names.index("gripper")
             raw[..., column] = raw[..., column].clip(0, 1)
         return raw
+
+    @cached_property
+    def _still(self) -> np.ndarray:
+        """``(D,)`` what normalisation makes of holding still; 0 where nothing is summed."""
+        still = self.normalised_actions(np.zeros(len(self.action_names)))
+        still[GRIPPER:] = 0
+        return still
 
     def seen_states(self, raw: np.ndarray) -> np.ndarray:
         """Raw states ``(..., S)`` -> what the model sees, float32."""
@@ -126,6 +158,7 @@ class RobotSpec:
             "width": self.width,
             "fit": self.fit,
             "camera": self.camera,
+            "relative_to": self.relative_to,
             "action_names": list(self.action_names),
             "state_names": list(self.state_names),
             "actions": self.actions.to_dict(),
@@ -180,6 +213,7 @@ class RobotSpec:
                 tasks=tuple(data["tasks"]),
                 state_optional=bool(data["state_optional"]),
                 camera=str(data.get("camera", "")),
+                relative_to=data.get("relative_to", "step"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not whole: {error!r}") from error

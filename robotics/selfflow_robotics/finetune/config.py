@@ -13,6 +13,7 @@ from selfflow_mm.models.lora import LoRAConfig
 from selfflow_mm.training.config import OptimizerConfig, RunConfig, TextConfig
 
 from ..actions.normalise import Kind
+from ..actions.relative import RelativeTo
 from ..adapter.tasks import TASKS
 from ..resizing import Fit
 
@@ -39,6 +40,8 @@ class RobotDataConfig:
             so that a world model can take steps of any size.
         actions, states: how they are normalised (``quantile`` is q01 and q99).
         gripper: the same for the gripper's column of actions: ``unit`` takes 0 to 1 to -1 to 1, ``identity`` leaves it.
+        relative_to: the model sees an action's motion from the ``step`` before, or from where its ``chunk`` begins
+            (:mod:`selfflow_robotics.actions.relative`); a policy plans ahead sooner with the latter.
         state: ``given`` as a token, or ``absent``.
         state_dropout: share of batches without the state, so that the policy can do without.
         stride: steps between two windows' starts in an episode.
@@ -64,6 +67,7 @@ class RobotDataConfig:
     actions: Kind = "quantile"
     states: Kind = "quantile"
     gripper: Kind = "unit"
+    relative_to: RelativeTo = "step"
     state: Literal["given", "absent"] = "given"
     state_dropout: float = 0.1
     stride: int = 1

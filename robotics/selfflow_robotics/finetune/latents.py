@@ -198,7 +198,7 @@ class CachedWindows:
         self.begins = begins
         self.taken = 0
         self._order: tuple[int, list[int]] = (-1, [])
-        self._actions = spec.seen_actions(data.actions)
+        self._actions = spec.normalised_actions(data.actions)
         self._states = spec.seen_states(data.states) if spec.states is not None else None
 
     def take(self, count: int, actions: int, clip: bool) -> TokenWindows:
@@ -220,8 +220,10 @@ class CachedWindows:
             # Padding is made in raw units, where holding still is zero, and then normalised.
             raw = padded(data.actions[begin : begin + length], steps, self.spec.action_names)
             inside = steps < length
-            seen = self._actions[begin + np.clip(steps, 0, length - 1)]
-            acts.append(seen if inside.all() else np.where(inside[:, None], seen, self.spec.seen_actions(raw)))
+            chunk = self._actions[begin + np.clip(steps, 0, length - 1)]
+            if not inside.all():
+                chunk = np.where(inside[:, None], chunk, self.spec.normalised_actions(raw))
+            acts.append(self.spec.seen_chunk(chunk))
             if self._states is not None:
                 states.append(self._states[begin + t])
             texts.append(data.instructions[e])

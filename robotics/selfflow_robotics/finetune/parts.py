@@ -150,6 +150,7 @@ def robot_spec(config: FinetuneConfig, data: RobotData, statistics: Statistics, 
         tasks=config.trained,
         state_optional=not takes or wanted.state_dropout > 0,
         camera=wanted.camera,
+        relative_to=wanted.relative_to,
     )
     for count in {1, spec.horizon} if wanted.shorter else {spec.horizon}:
         refuse_cut_frames(spec, tokenizer, count)

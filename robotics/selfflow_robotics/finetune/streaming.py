@@ -83,7 +83,7 @@ class StreamedWindows:
         has_state = self.spec.states is not None
         return TokenWindows(
             video=video.cpu(),
-            actions=torch.from_numpy(np.stack([s.actions[:actions] for s in chosen])),
+            actions=torch.from_numpy(self.spec.seen_chunk(np.stack([s.actions[:actions] for s in chosen]))),
             states=torch.from_numpy(np.stack([s.states[0] for s in chosen])) if has_state else None,
             instructions=[s.instruction for s in chosen],
             ids=torch.from_numpy(ids % 2**32),

@@ -33,7 +33,7 @@ def test_every_field_is_in_the_file(tmp_path):
     """A field that is forgotten in one of the two directions would come back as its default."""
     changed = make_spec(
         horizon=5, control_rate=5.0, video_rate=20.0, height=48, width=80, fit="pad", robot="widowx",
-        tasks=("world", "video"), state_optional=False, camera="wrist",
+        tasks=("world", "video"), state_optional=False, camera="wrist", relative_to="chunk",
         actions=normaliser("gaussian", make_spec().statistics.actions),
     )  # fmt: skip
     plain = make_spec()
@@ -43,6 +43,29 @@ def test_every_field_is_in_the_file(tmp_path):
     for field in dataclasses.fields(RobotSpec):
         assert getattr(again, field.name) == getattr(changed, field.name)
         assert (getattr(again, field.name) == getattr(plain, field.name)) == (field.name in same), field.name
+
+
+@given(hnp.arrays(np.float32, (2, 5, 7), elements=st.floats(-0.5, 0.5, width=32)))
+def test_actions_relative_to_the_chunk_are_sums_of_motions_and_come_back(raw):
+    """``normalised - still`` is raw / scale, whose sums are the raw sums / scale; the gripper is what it was."""
+    raw[..., 6] = np.abs(raw[..., 6])
+    spec, plain = make_spec(horizon=16, relative_to="chunk"), make_spec(horizon=16)
+    seen = spec.seen_actions(raw)
+    scale = np.asarray(plain.actions.scale)[:6]
+    np.testing.assert_allclose(seen[..., :6], np.cumsum(raw[..., :6], axis=-2) / scale / (4 / 3), atol=1e-5)
+    np.testing.assert_array_equal(seen[..., 6], plain.seen_actions(raw)[..., 6])
+    np.testing.assert_allclose(spec.raw_actions(seen), raw, atol=1e-5)
+    # A robot that holds still stays where it is, whatever normalisation makes of zero.
+    held = spec.seen_actions(np.concatenate([raw, np.zeros_like(raw)], axis=1))[:, 5:, :6]
+    np.testing.assert_allclose(held, np.broadcast_to(seen[:, -1:, :6], held.shape), atol=1e-4)
+
+
+def test_sums_of_what_is_no_motion_are_refused():
+    names = tuple(f"joint_{k}" for k in range(7))
+    with pytest.raises(UserError, match=r"relative_to=chunk sums motions .* set relative_to=step"):
+        make_spec(action_names=names, relative_to="chunk")
+    with pytest.raises(UserError, match="relative_to is 'step' or 'chunk', got 'world'"):
+        make_spec(relative_to="world")
 
 
 def broken(tmp_path, change):

@@ -32,10 +32,10 @@ def episodes(make_parts):
     return [parts.files.read(*parts.files.locate(n)) for n in parts.train]
 
 
-@pytest.mark.parametrize("rate", [3.0, 9.0])
-def test_a_window_is_what_windows_cut_gives(make_parts, episodes, tmp_path, rate):
+@pytest.mark.parametrize(("rate", "relative"), [(3.0, "step"), (9.0, "step"), (3.0, "chunk")])
+def test_a_window_is_what_windows_cut_gives(make_parts, episodes, tmp_path, rate, relative):
     """At every start of every episode, the last ones with padding; pictures as one of three frames of an action."""
-    parts = make_parts(f"data.video_rate={rate}")
+    parts = make_parts(f"data.video_rate={rate}", f"data.relative_to={relative}")
     windows = cached(parts, tmp_path / "latents")
     frames = parts.spec.frames(3)
     spec = WindowSpec(actions=3, frames=frames, video_rate=rate)
@@ -45,7 +45,7 @@ def test_a_window_is_what_windows_cut_gives(make_parts, episodes, tmp_path, rate
     for row, (number, start) in enumerate(windows.places):
         truth = cut(episodes[number], start, spec)
         padded += not truth.action_mask.all()
-        assert np.array_equal(found.actions[row].numpy(), parts.spec.actions.forward(truth.actions))
+        assert np.array_equal(found.actions[row].numpy(), parts.spec.seen_actions(truth.actions))
         assert np.array_equal(found.states[row].numpy(), parts.spec.states.forward(truth.states)[0])
         pictures = torch.from_numpy(parts.spec.pictures(truth.video))[:, None]
         tokens = parts.tokenizer.encode_batch(pictures).flatten(0, 1)

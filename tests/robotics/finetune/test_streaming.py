@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from selfflow_mm.training.ranks import Ranks
+from selfflow_robotics.actions.chunks import padded
 from selfflow_robotics.finetune.streaming import StreamedWindows
 from selfflow_robotics.samples import RobotSamples
 from selfflow_robotics.stream import EpisodeStream
@@ -55,6 +56,17 @@ def test_they_are_the_samples_of_the_stream_with_their_clips_encoded(clip_parts)
         assert np.array_equal(found.states.numpy(), np.stack([s.states[0] for s in truth]))
         assert list(found.instructions) == [s.instruction for s in truth]
         assert found.names == [f"{s.episode}@{s.start}" for s in truth]
+
+
+@pytest.mark.parametrize("relative", ["step", "chunk"])
+def test_actions_are_the_episodes_own_as_the_model_sees_them(make_parts, relative):
+    parts = make_parts(f"data.relative_to={relative}")
+    episodes = {e.id: e for e in (parts.files.read(*parts.files.locate(n)) for n in parts.train)}
+    found = streamed(parts).take(6, 3, False)
+    for name, seen in zip(found.names, found.actions.numpy(), strict=True):
+        episode, start = name.split("@")
+        raw = padded(np.asarray(episodes[episode].actions, np.float32), int(start) + np.arange(3))
+        np.testing.assert_allclose(seen, parts.spec.seen_actions(raw), atol=1e-6)
 
 
 @pytest.mark.parametrize("world", [1, 2])
