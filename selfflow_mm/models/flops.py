@@ -99,8 +99,9 @@ def joint_forward_flops(
     half = 3 * d * d + d * d + 2 * hidden * d + hidden * d  # qkv, proj, SwiGLU's two in and one out
     parallel = d * (3 * d + 2 * hidden) + (d + hidden) * d
     lines = sum(count * config.modalities[m] for m, count in tokens.items()) * d
+    places = both * (d // config.heads) * d if config.absolute_positions else 0
     parts = {
-        "input": 2 * (lines + text_tokens * config.text_channels * d),
+        "input": 2 * (lines + text_tokens * config.text_channels * d + places),
         "levels": 2 * g * (LEVEL_CHANNELS * d + d * d),
         "modulation": 2 * d * d * (6 * g + (3 * g if single else 0) + (2 * g_media if blocks is None else 0)),
         "blocks": 2 * both * (double * half + single * parallel),

@@ -45,6 +45,9 @@ class JointConfig:
         isolate_conditions: text and given tokens attend only to themselves, so that their keys and values are
             computed once per sample instead of once per step (:meth:`JointTransformer.condition`). Another model: it
             must be trained so.
+        absolute_positions: tokens are also told where they are at the input, by the sines and cosines that their keys
+            are turned by. Rotary positions alone say how far two tokens are apart: enough where the answer stands
+            where it is given (a picture), not where an action must say in numbers at which place something lies.
     """
 
     preset: str = ""
@@ -63,6 +66,7 @@ class JointConfig:
     projector_ratio: float = 2.0
     projector_channels: int = 0
     isolate_conditions: bool = False
+    absolute_positions: bool = False
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width < 1 or self.width % self.heads:
@@ -254,6 +258,7 @@ class JointTransformer(nn.Module):
         self.level = LevelEmbedding(d, bias=bias)
         self.text_in = nn.Linear(config.text_channels, d, bias=bias)
         self.media_in = nn.ModuleDict({m: nn.Linear(c, d, bias=bias) for m, c in config.modalities.items()})
+        self.place_in = nn.Linear(d // config.heads, d, bias=False) if config.absolute_positions else None
         self.text_modulation, self.media_modulation = Modulation(d, 6, bias), Modulation(d, 6, bias)
         self.single_modulation = Modulation(d, 3, bias)
         self.double_blocks = nn.ModuleList(DoubleBlock(config) for _ in range(config.double_blocks))
@@ -273,8 +278,9 @@ class JointTransformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-                if name.startswith("media_out"):
-                    nn.init.zeros_(module.weight)  # the first velocity is zero, as in DiT
+                # The first velocity is zero, as in DiT; a model taught without places begins as it was.
+                if name.startswith(("media_out", "place_in")):
+                    nn.init.zeros_(module.weight)
 
     def forward(
         self,
@@ -359,6 +365,9 @@ class JointTransformer(nn.Module):
 
         x_text = nothing if text is None else self.text_in(text.values).float()
         x = torch.cat([nothing, *(self.media_in[m](streams[m].values).float() for m in names)], dim=1)  # stays float32
+        if self.place_in is not None:
+            of_all = self.place_in(torch.cat(rope, dim=-1).squeeze(1)).float()
+            x_text, x = x_text + of_all[:, :n_text], x + of_all[:, n_text:]
 
         # A modulation per noise level, whatever the number of tokens; each block looks up what it needs.
         text_levels, media_levels = [] if text is None else [levels["text"]], [levels[m] for m in names]

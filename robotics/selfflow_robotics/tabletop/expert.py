@@ -80,8 +80,9 @@ class Expert(Motions):
             yield from self._open_drawer(task.drawer)
         elif isinstance(task, PlaceInDrawer):
             yield from self._open_drawer(task.drawer)
-            yield from self.let_go(np.array([-0.09, 0.0, 0.0]))
+            # The hand is still on the handle, as it is wherever the second instruction comes: letting go belongs to it.
             self.env.advance_to_next_subtask()
+            yield from self.let_go(np.array([-0.09, 0.0, 0.0]))
             yield from self._place_in_drawer(task)
 
     def _move_near(self, task: MoveNear) -> Actions:

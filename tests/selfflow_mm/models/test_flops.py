@@ -37,6 +37,7 @@ _joint = st.fixed_dictionaries(
         "bias": st.booleans(),
         "projector_ratio": st.sampled_from([1.0, 2.0]),
         "projector_channels": st.sampled_from([0, 5]),
+        "absolute_positions": st.booleans(),
     }
 )
 _tokens = st.fixed_dictionaries({"video": st.integers(1, 9)}, optional={"audio": st.integers(1, 5)})

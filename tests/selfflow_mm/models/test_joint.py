@@ -175,7 +175,43 @@ def test_calls_that_do_not_fit_are_refused(model):
         model(streams, levels, text, features_after=(4,))
 
 
-ISOLATED = replace(CONFIG, isolate_conditions=True)
+def moved(streams, text):
+    """All tokens the same way along all four axes."""
+    shift = torch.tensor([0.25, 1.0, 2.0, 3.0])
+    there = {m: TokenStream(s.values, s.positions + shift, s.sample) for m, s in {**streams, "text": text}.items()}
+    return {m: there[m] for m in streams}, there["text"]
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_where_everything_stands_is_told_by_absolute_positions_only(absolute):
+    torch.manual_seed(3)
+    network = JointTransformer(replace(CONFIG, absolute_positions=absolute)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    streams, text = make(2)
+    levels = levels_for(streams, text)
+    here = network(streams, levels, text).velocity
+    far_streams, far_text = moved(streams, text)
+    there = network(far_streams, levels, far_text).velocity
+    for m in streams:
+        assert torch.allclose(here[m], there[m], atol=1e-4) == (not absolute)
+
+
+def test_a_model_begins_as_one_that_was_not_told_absolute_positions():
+    torch.manual_seed(4)
+    without = JointTransformer(CONFIG)
+    for parameter in without.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    told = JointTransformer(replace(CONFIG, absolute_positions=True))
+    missing = told.load_state_dict(without.state_dict(), strict=False).missing_keys
+    streams, text = make(2)
+    levels = levels_for(streams, text)
+    assert missing == ["place_in.weight"]
+    for m, velocity in without(streams, levels, text).velocity.items():
+        assert torch.equal(told(streams, levels, text).velocity[m], velocity)
+
+
+ISOLATED = replace(CONFIG, isolate_conditions=True, absolute_positions=True)
 
 
 @pytest.fixture(scope="module")
