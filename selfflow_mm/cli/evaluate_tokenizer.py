@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   selfflow-mm evaluate-tokenizer runs/audio/tokenizer griffin-lim --data digits --split run:runs/audio --out compare
   selfflow-mm evaluate-tokenizer runs/video/tokenizer sd-vae:weights/sd-vae flux2 --data clip.mp4 photos --out compare
 
-A tokenizer is a folder, a bundled one (tiny/video, tiny/audio), a pretrained one (NAME or NAME:FOLDER) or a hub id.
+A tokenizer is a folder, a bundled one (such as tiny/video), a pretrained one (NAME or NAME:FOLDER) or a hub id.
 Two yardsticks can stand among them: griffin-lim (80 mel bands; griffin-lim:ITERATIONS) for sound and jpeg:QUALITY for
 pictures. All that are compared are for pictures, or all for sound. --data takes shards, media files and folders.
 DIR gets report.html with every original beside its reconstructions, results.json, and results.jsonl by sample.

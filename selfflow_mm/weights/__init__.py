@@ -8,11 +8,16 @@ from ..errors import UserError
 
 ROOT = Path(__file__).parent
 #: Name -> folder in ``ROOT``.
-BUNDLED = {"tiny": "tiny", "tiny/video": "tiny/tokenizers/video", "tiny/audio": "tiny/tokenizers/audio"}
+BUNDLED = {
+    "tiny": "tiny",
+    "tiny/video": "tiny/tokenizers/video",
+    "tiny/audio": "tiny/tokenizers/audio",
+    "tabletop/pictures": "tabletop/tokenizers/video",
+}
 
 
 def find_weights(name: str | Path) -> Path:
-    """A folder of weights: a path, or the name of a bundled one (``tiny``, ``tiny/video``, ``tiny/audio``).
+    """A folder of weights: a path, or the name of a bundled one (:data:`BUNDLED`).
 
     Raises:
         UserError: there is neither.

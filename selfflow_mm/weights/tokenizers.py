@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def named_tokenizer(name: str, *, download: bool = False) -> VideoTokenizer | AudioTokenizer:
-    """A tokenizer of a folder, a bundled name (``tiny/video``, ``tiny/audio``), an adapter's name (``flux2``,
+    """A tokenizer of a folder, a bundled name (``tiny/video``), an adapter's name (``flux2``,
     ``flux2:FOLDER_OR_ID``) or a hub id.
 
     Raises:
@@ -34,7 +34,7 @@ def named_tokenizer(name: str, *, download: bool = False) -> VideoTokenizer | Au
         from selfflow_tokenizers.pretrained import ADAPTERS
 
         raise UserError(
-            f"there is no tokenizer '{name}'; give a folder, a bundled one (tiny/video, tiny/audio), or a pretrained "
+            f"there is no tokenizer '{name}'; give a folder, a bundled one (such as tiny/video), or a pretrained "
             f"one ({', '.join(ADAPTERS)}), as NAME or NAME:FOLDER"
         ) from error
 
