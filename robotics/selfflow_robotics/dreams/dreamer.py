@@ -79,11 +79,13 @@ class Dreamer:
         if context_level is not None and not 0 <= context_level < 1:
             raise UserError(f"context_level is a noise level in [0, 1), got {context_level}")
         self._model = open_world_model(model)
-        self._starts = images if isinstance(images, Starts) or images is None else Starts(images, instruction)
         self._instruction, self._horizon = instruction, horizon
         self._context_level, self._steps = context_level, steps
         self._reward, self._success = reward, success
         about = self._model.about
+        self._starts = images
+        if images is not None and not isinstance(images, Starts):
+            self._starts = Starts(images, instruction, about.camera or None)
         self._size, self._fit = (about.height, about.width), about.fit
         columns = len(about.action_names)
         if len(about.action_low) != columns or len(about.action_high) != columns:

@@ -35,8 +35,9 @@ class DreamEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     Args:
         model: a world model, or the folder of one.
         images: where dreams begin: pictures ``(N, H, W, 3)`` uint8 or a list of them, a data set (its folder, or
-            opened) whose episodes' first pictures serve, or :class:`selfflow_robotics.dreams.Starts`. Without it a
-            dream begins from the picture that ``reset`` is given, or where the last one began.
+            opened) whose episodes' first pictures serve, of the model's camera, or
+            :class:`selfflow_robotics.dreams.Starts`. Without it a dream begins from the picture that ``reset`` is
+            given, or where the last one began.
         instruction: of pictures that bring none.
         horizon: steps after which an episode is truncated.
         context_level, steps: of the world model; its own unless given. See

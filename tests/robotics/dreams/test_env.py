@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 import selfflow_robotics.dreams  # noqa: F401 - registers the environment
 from selfflow_mm.errors import UserError
 from selfflow_robotics.dreams import DreamEnv, Starts
+from selfflow_robotics.episode import Episode, RawPictures
+from selfflow_robotics.layouts import Layout
+from selfflow_robotics.sources import RobotFiles
 from tests.robotics.dreams.dots import HEIGHT, HIGH, LOW, PIXELS, WIDTH, DotWorld, place, spot
 from tests.robotics.memory import memory_source
 
@@ -149,6 +152,25 @@ def test_dreams_begin_from_episodes_with_their_instructions():
     image, words = starts.read(2)
     np.testing.assert_array_equal(image, source.read(1, 1).images["front"].read([0])[0])
     assert words == "do 1 1"
+
+
+def test_dreams_begin_from_the_camera_that_the_model_was_trained_on():
+    source = memory_source([[3]])
+    two = Layout(**{**vars(source.layout), "images": {"front": "observation/image", "wrist": "observation/wrist"}})
+    source = RobotFiles(source.files, two)
+    read = source.files.read
+
+    def with_wrist(shard: int, index: int) -> Episode:
+        episode = read(shard, index)
+        episode.pictures["observation/wrist"] = RawPictures(np.full((3, 16, 24, 3), 90, np.uint8))
+        return episode
+
+    source.files.read = with_wrist
+    source.files.features["observation/wrist"] = source.files.features["observation/image"]
+    world = DotWorld(fit="stretch")
+    assert DreamEnv(world, source).reset(seed=0)[0]["image"].std() > 1
+    world.about = replace(world.about, camera="wrist")
+    assert np.all(DreamEnv(world, source).reset(seed=0)[0]["image"] == 90)
 
 
 def test_episodes_that_cannot_be_read_are_passed_over_unless_asked_for():
