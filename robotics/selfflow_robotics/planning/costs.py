@@ -27,10 +27,12 @@ class Aim:
     Attributes:
         instruction: in words.
         goal: ``(H, W, 3)`` uint8, how it should look, or None where nothing shows it.
+        fit: how the world model brings pictures to its size.
     """
 
     instruction: str = ""
     goal: np.ndarray | None = None
+    fit: Fit = "pad"
 
 
 class Cost(Protocol):
@@ -50,16 +52,17 @@ class GoalImageCost:
         encode: pictures ``(N, h, w, 3)`` uint8 -> ``(N, ...)`` numbers, such as a tokenizer's latents; None compares
             pixels.
         every: the mean over all pictures of a future, which wants to be there soon; otherwise the last picture counts.
-        fit: how a goal of another size is brought to that of the imagined pictures.
+        fit: how a goal of another size is brought to that of the imagined pictures; None for as the world model does,
+            so that both show the same thing in the same place.
     """
 
     goals: Mapping[str, np.ndarray] | np.ndarray | None = None
     encode: Callable[[np.ndarray], np.ndarray] | None = None
     every: bool = False
-    fit: Fit = "pad"
+    fit: Fit | None = None
 
     def __call__(self, pictures: np.ndarray, actions: np.ndarray, aim: Aim) -> np.ndarray:
-        goal = resize(self.goal(aim), pictures.shape[2:4], self.fit)
+        goal = resize(self.goal(aim), pictures.shape[2:4], self.fit or aim.fit)
         seen = pictures if self.every else pictures[:, -1:]
         wanted = self._values(goal[None])
         # A future at a time: as floats, all of them at once would take many times the memory of the pictures.

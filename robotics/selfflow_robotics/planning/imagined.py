@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class ImaginedCost:
             waiting.extend(pictures)
             while len(waiting) >= samples:
                 future, waiting = np.stack(waiting[:samples]), waiting[samples:]
-                costs[problem] = self.cost(future, candidates[problem], aims[problem])
+                costs[problem] = self.cost(future, candidates[problem], replace(aims[problem], fit=about.fit))
                 problem += 1
         return costs
 

@@ -146,3 +146,15 @@ def test_mistakes_are_told():
         PlanningPolicy(judge, CEM(4, 1, 2)).chunks([request("down")])
     with pytest.raises(UserError, match="takes actions of 7, got 3"):
         judge([spot(9, 9)], np.zeros((1, 2, 3, 3)), [Aim()], [0])
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_goal_pictures_are_brought_to_the_models_size_as_the_model_brings_what_it_sees(fit):
+    class Still(DotWorld):
+        def imagine(self, images, actions, instructions=None, **rest):
+            return np.repeat(images[:, None], actions.shape[1], axis=1)
+
+    camera = np.random.default_rng(0).integers(0, 256, (60, 40, 3), np.uint8)
+    for cost, aim in ((GoalImageCost(camera), Aim()), (GoalImageCost(), Aim("", camera))):
+        judge = ImaginedCost(Still(fit=fit), cost)
+        assert judge([camera], np.zeros((1, 2, 3, 7)), [aim], [0]).tolist() == [[0, 0]]  # it is there already
