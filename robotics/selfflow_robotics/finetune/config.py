@@ -80,8 +80,10 @@ class RobotDataConfig:
                 raise UserError(f"{name} is at least 1, got {getattr(self, name)}")
         if self.episodes < 0 or self.video_rate < 0:
             raise UserError("episodes and video_rate cannot be negative")
-        if self.held_out in self.split.split("+"):
-            raise UserError(f"held_out names the split that is trained on, '{self.split}'; name another, or none")
+        if both := sorted(set(self.held_out.split("+")) & set(self.split.split("+"))):
+            raise UserError(
+                f"held_out names a split that is trained on, '{both[0]}' of '{self.split}'; name another, or none"
+            )
         for name in ("shorter", "state_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is a share in [0, 1], got {getattr(self, name)}")

@@ -13,6 +13,7 @@ from selfflow_mm.models.lora import LoRAConfig
 from selfflow_mm.training.parts import load_tokenizers
 
 from ..actions.normalise import normaliser
+from ..adapter.spec import FILE_NAME as SPEC_FILE
 from ..adapter.spec import RobotSpec
 from ..adapter.tasks import ACTION, STATE, VIDEO
 from ..files import BadEpisode
@@ -82,13 +83,24 @@ def _here(files: RobotFiles) -> tuple[int, ...]:
     return tuple(n for n in range(len(files)) if not missing or files.locate(n)[0] not in missing)
 
 
-def robot_statistics(config: FinetuneConfig, data: RobotData, out: Path | None) -> Statistics:
-    """The statistics that actions and states are normalised by: named, beside the data, or measured now and kept in the
-    run's folder ``out``, if there is to be one.
+def robot_statistics(
+    config: FinetuneConfig, data: RobotData, out: Path | None, *, begun: bool = False, resumed: bool = False
+) -> Statistics:
+    """The statistics that actions and states are normalised by: named, those of the run that is resumed, beside the
+    data, or measured now and kept in the run's folder.
+
+    Args:
+        config: names them, or not.
+        data: that are trained on.
+        out: folder of the run, if there is to be one.
+        begun: the folder is this run's, not what an earlier try with other data may have left there.
+        resumed: the run goes on from a checkpoint, whose actions mean what its statistics say.
     """
     if config.data.statistics:
         return Statistics.load(config.data.statistics)
-    for folder in (data.files.files.folder, out):
+    if resumed and out is not None and (out / "model" / SPEC_FILE).is_file():
+        return RobotSpec.load(out / "model").statistics
+    for folder in (data.files.files.folder, out if begun else None):
         if folder is not None and (folder / FILE_NAME).is_file():
             return Statistics.load(folder)
     print(f"there is no {FILE_NAME} beside {config.data.path}; measuring actions and states of the whole split")

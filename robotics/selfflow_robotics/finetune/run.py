@@ -88,11 +88,12 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
         refuse_taken(out)
     elif resume and (out / "model" / "config.json").exists():
         refuse_other_text(out / "model", text_encoder)
-    if ranks.first:
-        robot_statistics(config, data, out)  # measured once, by one process
-    ranks.wait()
-    spec = robot_spec(config, data, robot_statistics(config, data, out), tokenizer)
     start = latest_checkpoint(out / "checkpoints") if resume else None
+    if ranks.first:  # measured once, by one process
+        robot_statistics(config, data, out, begun=resume, resumed=start is not None)
+    ranks.wait()
+    statistics = robot_statistics(config, data, out, begun=True, resumed=start is not None)
+    spec = robot_spec(config, data, statistics, tokenizer)
     kept, kept_tokenizers = _kept_audio(config, out if start else None)
     model_config = joint_config(config, spec, tokenizer, text_encoder, kept)
     if start:

@@ -94,13 +94,33 @@ def test_statistics_named_beside_the_data_or_measured(dot_config, dot_data, tmp_
     assert "measuring actions and states of the whole split" in capsys.readouterr().out
     assert measured == beside
     # A run measures once: going on, it finds its own.
-    assert robot_statistics(settings, open_data(settings), tmp_path / "run") == measured
+    assert robot_statistics(settings, open_data(settings), tmp_path / "run", begun=True) == measured
     assert "measuring" not in capsys.readouterr().out
 
     other = measure(open_episodes(dot_data, None, "val"), progress=False)
     other.save(tmp_path / "other.json")
     named = config(dot_config, f"data.statistics={tmp_path / 'other.json'}")
     assert robot_statistics(named, open_data(named), None) == other != beside
+
+
+def test_statistics_of_other_data_are_never_taken_for_a_runs_own(dot_config, dot_data, tmp_path):
+    """What an earlier try left in the folder is of that try's data; what lies beside the data may be made anew while a
+    run is stopped, and the run's actions mean what they meant.
+    """
+    run, bare = tmp_path / "run", shutil.copytree(dot_data, tmp_path / "bare" / "1.0.0")
+    beside = Statistics.load(bare / FILE_NAME)
+    (bare / FILE_NAME).unlink()
+    other = measure(open_episodes(dot_data, None, "val"), progress=False)
+    run.mkdir()
+    other.save(run / FILE_NAME)
+    settings = config(dot_config, f"data.path={bare}")
+    data = open_data(settings)
+    assert robot_statistics(settings, data, run) == beside == Statistics.load(run / FILE_NAME)
+
+    robot_spec(settings, data, beside, robot_tokenizer(settings)).save(run / "model")
+    other.save(bare / FILE_NAME)
+    assert robot_statistics(settings, data, run, begun=True, resumed=True) == beside != other
+    assert robot_statistics(settings, data, run) == other  # a new run
 
 
 def test_the_spec_is_the_datas_and_the_configs(make_parts):
@@ -205,7 +225,8 @@ def test_the_model_takes_the_robots_channels(make_parts):
         (["data.shorter=1.5"], "shorter is a share"),
         (["data.state_dropout=-1"], "state_dropout is a share"),
         (["data.episodes=-1"], "cannot be negative"),
-        (["data.held_out=train"], "held_out names the split that is trained on"),
+        (["data.held_out=train"], "held_out names a split that is trained on, 'train' of 'train'"),
+        (["data.held_out=val+train"], "held_out names a split that is trained on, 'train' of 'train'"),
         (["offline.windows=0"], "at least 1"),
         (["data.colour=red"], "colour"),
     ],
