@@ -104,6 +104,7 @@ def encode_episodes(
                     _encode_part(files, part, tokenizer, spec, camera, folder / f"part-{k:05d}", bar)
                 else:
                     bar.update(len(part))
+        _refuse_nothing(folder)
         os.replace(draft, state)
     return _load(folder)
 
@@ -128,18 +129,28 @@ def _encode_part(
         lengths.append(len(episode))
         about.append([episode.id, episode.instruction])
         bar.update()
-    if not video:
-        raise UserError(f"not one of episodes {numbers[0]} to {numbers[-1]} could be read: {lost[0]}")
-    tensors = {
-        "video": torch.cat(video),
-        "actions": torch.from_numpy(np.concatenate(actions)),
-        "states": torch.from_numpy(np.concatenate(states)),
-        "lengths": torch.tensor(lengths),
-    }
-    beside = path.with_suffix(".safetensors.tmp")
-    save_file(tensors, beside)
-    os.replace(beside, path.with_suffix(".safetensors"))
+    if video:  # else all of the part are damaged, and there may be others
+        tensors = {
+            "video": torch.cat(video),
+            "actions": torch.from_numpy(np.concatenate(actions)),
+            "states": torch.from_numpy(np.concatenate(states)),
+            "lengths": torch.tensor(lengths),
+        }
+        beside = path.with_suffix(".safetensors.tmp")
+        save_file(tensors, beside)
+        os.replace(beside, path.with_suffix(".safetensors"))
     _write(path.with_suffix(".json"), json.dumps({"episodes": about, "quarantine": lost}))
+
+
+def _refuse_nothing(folder: Path) -> None:
+    """UserError where no part holds an episode; repaired data are then read anew."""
+    if any(folder.glob("part-*.safetensors")):
+        return
+    lost = []
+    for path in sorted(folder.glob("part-*.json")):
+        lost += json.loads(path.read_text(encoding="utf-8"))["quarantine"]
+        path.unlink()
+    raise UserError(f"not one of {len(lost)} episodes could be read: {lost[0]}")
 
 
 def _encode(episode: RobotEpisode, tokenizer: Any, spec: RobotSpec, camera: str) -> Tensor:

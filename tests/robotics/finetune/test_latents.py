@@ -237,6 +237,34 @@ def test_damaged_episodes_are_left_out_and_told(make_parts, tmp_path, monkeypatc
     assert len(found.video) == found.lengths.sum() == len(found.actions) == len(found.states)
 
 
+def test_a_part_of_damaged_episodes_alone_is_passed_over_and_nothing_at_all_is_refused(
+    make_parts, tmp_path, monkeypatch
+):
+    parts = make_parts()
+    monkeypatch.setattr(latents, "_PART", 2)
+    whole, read = encode(parts, tmp_path / "whole"), parts.files.read
+
+    def spoilt(*numbers):
+        places = {parts.files.locate(n) for n in numbers}
+
+        def reading(shard, index):
+            if (shard, index) in places:
+                raise BadEpisode("shard", index, "its checksum is wrong")
+            return read(shard, index)
+
+        monkeypatch.setattr(type(parts.files), "read", lambda self, shard, index: reading(shard, index))
+
+    spoilt(*parts.train[:2])  # the first part
+    found = encode(parts, tmp_path / "some")
+    assert found.names == whole.names[2:] and len(found.quarantine) == 2
+    assert torch.equal(found.video, whole.video[int(whole.lengths[:2].sum()) :])
+    spoilt(*parts.train)
+    with pytest.raises(UserError, match=f"not one of {len(parts.train)} episodes could be read: .*checksum"):
+        encode(parts, tmp_path / "none")
+    spoilt()  # the data were repaired
+    assert encode(parts, tmp_path / "none").names == whole.names
+
+
 def test_a_picture_that_does_not_decode_spoils_its_episode_alone(make_parts, tmp_path, monkeypatch):
     parts = make_parts()
     real = type(parts.files).read
