@@ -66,7 +66,8 @@ def evaluate(
         ``actions``: for each dimension mean absolute and root mean squared error in real units over the chunk's own
         steps (padding left out), of the model, of no motion and of the mean action; the share of steps with the right
         gripper (open or closed), and of the more frequent one. ``video``: PSNR after each action of a chunk without
-        re-anchoring, and that of the present picture held still.
+        re-anchoring, and that of the present picture held still, both over the windows in which the picture is another
+        one by then; ``psnr_rgb_at3_openloop`` is the picture after the third action alone, as in the report card.
     """
     spec = model.spec
     chosen = _spread(episodes, windows)
@@ -158,6 +159,6 @@ def _video(
         ours, copied = np.array(model_db)[:, k], np.array(copy_db)[:, k]
         finite = np.isfinite(ours) & np.isfinite(copied)  # a copy of what did not move is perfect
         if finite.any():
-            numbers[f"psnr_rgb_h{k + 1}_openloop"] = float(ours[finite].mean())
-            numbers[f"psnr_rgb_h{k + 1}_copy_present"] = float(copied[finite].mean())
+            numbers[f"psnr_rgb_at{k + 1}_openloop"] = float(ours[finite].mean())
+            numbers[f"psnr_rgb_at{k + 1}_copy_present"] = float(copied[finite].mean())
     return numbers, made

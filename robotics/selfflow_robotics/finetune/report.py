@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,13 @@ def _metrics(page: Page, found: dict[str, Any]) -> None:
                 f"frequent of the two: {actions['gripper_majority']:.1%}."
             )
     if video := found.get("video"):
-        horizons = sorted({int(name.split("_h")[1].split("_")[0]) for name in video})
+        # Runs that were begun before the names said "at" have h.
+        known = [match for name in video if (match := re.fullmatch(r"psnr_rgb_(at|h)(\d+)_openloop", name))]
+        horizons = sorted(int(match[2]) for match in known)
+        at = known[0][1] if known else "at"
         curves = {
-            "model": [video[f"psnr_rgb_h{h}_openloop"] for h in horizons],
-            "present picture held still": [video[f"psnr_rgb_h{h}_copy_present"] for h in horizons],
+            "model": [video[f"psnr_rgb_{at}{h}_openloop"] for h in horizons],
+            "present picture held still": [video[f"psnr_rgb_{at}{h}_copy_present"] for h in horizons],
         }
         page.curve(
             "PSNR in dB after each action of a chunk, without re-anchoring",

@@ -110,8 +110,8 @@ def test_psnr_by_hand(setting, monkeypatch):
                 if math.isfinite(copied):
                     ours.append(level(np.float64(90) * np.ones_like(later), later))
                     still.append(copied)
-        assert found[f"psnr_rgb_h{k}_openloop"] == pytest.approx(np.mean(ours), rel=1e-5)
-        assert found[f"psnr_rgb_h{k}_copy_present"] == pytest.approx(np.mean(still), rel=1e-5)
+        assert found[f"psnr_rgb_at{k}_openloop"] == pytest.approx(np.mean(ours), rel=1e-5)
+        assert found[f"psnr_rgb_at{k}_copy_present"] == pytest.approx(np.mean(still), rel=1e-5)
     assert len(result.films) == 2
     instruction, film = result.films[0]
     assert instruction == episodes[0].instruction and film.shape == (3, 64, 32, 3)

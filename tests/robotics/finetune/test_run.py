@@ -88,7 +88,7 @@ def test_a_run_folder_holds_what_it_promises(tiny_robot_model):
     assert metrics["episodes"] == 2 and metrics["windows"] == 4
     assert set(metrics["actions"]) >= {"model", "mean_action", "no_motion", "gripper_accuracy", "gripper_majority"}
     assert set(metrics["video"]) == {
-        f"psnr_rgb_h{k}_{what}" for k in (1, 2, 3) for what in ("openloop", "copy_present")
+        f"psnr_rgb_at{k}_{what}" for k in (1, 2, 3) for what in ("openloop", "copy_present")
     }
     report = (out / "report.html").read_text()
     for said in ("Mean absolute error of actions", "PSNR in dB after each action", "Held-out clips", "grad_norm"):
