@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 HELP = "grade a world model: prediction, do actions act, does it rank policies rightly"
 EXAMPLES = """examples:
   selfflow-mm evaluate-world-model runs/tabletop --data tabletop --out card
-  selfflow-mm evaluate-world-model runs/rt1 --data fractal20220817_data --split val --clips 128 --horizons 1 8 16
+  selfflow-mm evaluate-world-model runs/bridge --data bridge_dataset --split val --out card --clips 128 \\
+      --horizons 1 8 16
   selfflow-mm evaluate-world-model runs/tabletop --data tabletop --out card --only open_loop counterfactual
   selfflow-mm evaluate-world-model runs/tabletop --data tabletop --out card --only policies_ranked \\
       --policies runs/tabletop noisy:runs/tabletop:0.5 random zero --real-episodes 20
@@ -73,21 +74,25 @@ def run(args: argparse.Namespace) -> int:
     from selfflow_mm.errors import UserError
 
     from ..report_card.card import SECTIONS, CardSettings, make_card, save_card, view_of
-    from ..report_card.contest import Contest, hold_contest
+    from ..report_card.contest import Contest, NothingToJudge, enter, hold_contest
     from ..report_card.films import Imagining
     from ..report_card.page import write_page
     from ..report_card.policies_ranked import RANKED_TASKS
     from ..report_card.table import as_text
     from ..sources import open_episodes
+    from .outputs import refuse_no_folder
 
     wanted = tuple(args.only or _SECTIONS)
     ranked = "policies_ranked" in wanted and args.policies
     if args.only and "policies_ranked" in args.only and not args.policies:
         raise UserError("the section policies_ranked needs policies: name some with --policies")
+    if args.policies and not ranked:
+        raise UserError("--policies are ranked in the section policies_ranked, and --only leaves it out; add it")
+    if args.real and not args.policies:
+        raise UserError("--real names results of policies, and none are named; name them with --policies")
     if args.real and args.executed is not None:
         raise UserError("--executed is for policies that act now; results given with --real say it themselves")
-    if args.out.exists() and not args.out.is_dir():
-        raise UserError(f"--out is the file '{args.out}'; a card needs a folder")
+    refuse_no_folder(args.out)
     imagining = Imagining(seed=args.seed, batch=args.batch, steps=args.steps, context_level=args.context_level)
     settings = CardSettings(
         clips=args.clips,
@@ -112,12 +117,20 @@ def run(args: argparse.Namespace) -> int:
     other = args.true_split or ("train" if "train" in held_out.files.splits else args.split)
     true_source = held_out if other == args.split else open_episodes(args.data, args.layout, other)
     model = _open(args.checkpoint, args.device)
+    # Before anything takes time: a card of hours is not lost to a misspelt policy.
+    entrants = enter(contest, model) if contest is not None else None
     progress = _progress()
     card, examples = make_card(model, held_out, true_source, settings, progress)
     if contest is not None:
         view = view_of(model, args.camera)
-        section = hold_contest(contest, model, view, true_source, held_out, imagining, progress)
-        card["policies_ranked"] = section
+        try:
+            card["policies_ranked"] = hold_contest(
+                contest, model, view, true_source, held_out, imagining, progress, entrants
+            )
+        except NothingToJudge as error:
+            if not settings.sections:
+                raise
+            card["skipped"]["policies_ranked"] = str(error)
         card["settings"]["contest"] = {
             name: [str(path) for path in value] if name == "real" else value
             for name, value in dataclasses.asdict(contest).items()

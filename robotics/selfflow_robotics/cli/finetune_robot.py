@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ..finetune.config import FinetuneConfig
     from ..finetune.run import finetune
+    from .outputs import refuse_no_folder
 
     for key, value in (("data.path", args.data), ("init", args.init)):
         if value is not None:
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.out is None:
         raise UserError("finetune-robot needs --out DIR, the folder of the run")
+    refuse_no_folder(args.out)
     try:
         model = finetune(config, args.out, resume=args.resume)
     except Stopped as stopped:

@@ -111,8 +111,11 @@ def _check(args: argparse.Namespace) -> None:
     """Raises UserError for options that do not go together, before anything is loaded."""
     from selfflow_mm.errors import UserError
 
+    from .outputs import refuse_no_file
+
     if args.out.suffix.lower() != ".mp4":
         raise UserError(f"--out writes .mp4, but the name is '{args.out.name}'; end it in .mp4")
+    refuse_no_file(args.out)
     if args.data is None and args.compare:
         raise UserError("--compare shows what was recorded, which a single picture does not have; begin from --data")
     if args.data is None and args.actions == "recorded":

@@ -26,10 +26,11 @@ def read_actions(path: Path, names: tuple[str, ...]) -> np.ndarray:
             values = np.load(path, allow_pickle=False)
         elif path.suffix.lower() == ".json":
             data = json.loads(path.read_text(encoding="utf-8"))
-            values = np.array(data["actions"] if isinstance(data, dict) else data, np.float32)
+            values = np.array(data["actions"] if isinstance(data, dict) else data, np.float64)
         else:
             raise UserError(f"actions are read from .npy or .json, and '{path.name}' is neither")
-        actions = np.asarray(values, np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is told below
+            actions = np.asarray(values, np.float32)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"no actions can be read from {path} ({error})") from error
     if actions.ndim != 2 or actions.shape[1] != len(names) or not len(actions):

@@ -21,7 +21,7 @@ from .policies_ranked import RANKED_TASKS, Contestant, rank_policies, tabletop_s
 from .success import SuccessDetector, task_of, train_detector
 from .true_frames import true_episodes
 
-__all__ = ["Contest", "hold_contest", "open_policy"]
+__all__ = ["Contest", "Entrants", "NothingToJudge", "enter", "hold_contest", "open_policy"]
 
 Progress = Callable[[str, int, int], None]
 _LEARN_FROM, _MEASURE_WITH = 150, 60
@@ -67,6 +67,47 @@ class Contest:
                 raise UserError(f"{name} is at least 1, not {getattr(self, name)}")
 
 
+class NothingToJudge(UserError):
+    """No task's success can be told from the pictures that there are."""
+
+
+@dataclass(frozen=True)
+class Entrants:
+    """What a contest names, opened: ``policies`` by name, and ``real``: settings and results of each, or none."""
+
+    policies: dict[str, ChunkPolicy]
+    real: tuple[tuple[dict[str, Any], list[EpisodeResult]], ...]
+
+
+def enter(contest: Contest, model: WorldModel) -> Entrants:
+    """Open policies and results; it takes seconds, so it comes before anything that takes hours.
+
+    Raises:
+        UserError: no such policy or results, a policy that needs a state, results of other tasks than the others', or
+            results that do not tell within how many actions an aim was reached.
+    """
+    policies = {name: open_policy(name, model, contest.data) for name in contest.policies}
+    for name, policy in policies.items():
+        if policy.about.needs_state:
+            raise UserError(f"the policy {name} needs the robot's state, which nobody knows in imagination")
+    real = tuple(read_results(path) for path in contest.real)
+    tasks = [{result.task for result in results} & set(contest.tasks) for _, results in real]
+    for path, (settings, results), found in zip(contest.real, real, tasks, strict=True):
+        if found != tasks[0]:
+            raise UserError(
+                f"{path} holds {', '.join(sorted(found)) or 'none of the tasks'} and {contest.real[0]} "
+                f"{', '.join(sorted(tasks[0])) or 'none of the tasks'}; rates of other tasks cannot be ranked beside "
+                "each other, so name those that all policies have with --tasks"
+            )
+        goes_on = settings.get("tabletop", {}).get("until") == "limit"
+        if goes_on and any(result.steps > contest.limit for result in results):
+            raise UserError(
+                f"{path} was made with --until limit, so it does not tell whether an aim was reached within "
+                f"{contest.limit} actions; roll out with --until success, or allow more with --max-actions"
+            )
+    return Entrants(policies, real)
+
+
 def open_policy(name: str, model: WorldModel, data: Path | None = None) -> ChunkPolicy:
     """``random``, ``zero``, ``mean``, the folder of a trained policy, or ``noisy:POLICY:X``: one of these with noise of
     X times half the range of the world model's actions.
@@ -97,6 +138,7 @@ def hold_contest(
     held_out: RobotFiles,
     how: Imagining,
     progress: Progress = lambda what, done, planned: None,
+    entrants: Entrants | None = None,
 ) -> dict[str, Any]:
     """Section ``policies_ranked`` of the card.
 
@@ -109,15 +151,14 @@ def hold_contest(
         held_out: and are measured with its.
         how: how the model is asked; its seed is also that of the real episodes.
         progress: called as work goes on.
+        entrants: what :func:`enter` gave, where it was called before.
 
     Raises:
+        NothingToJudge: no detector does well enough, or there are too few true episodes to train one.
         UserError: whatever a user can have named wrongly.
     """
-    policies = {name: open_policy(name, model, contest.data) for name in contest.policies}
-    for name, policy in policies.items():  # before anything takes time
-        if policy.about.needs_state:
-            raise UserError(f"the policy {name} needs the robot's state, which nobody knows in imagination")
-    real = [read_results(path) for path in contest.real]
+    entrants = entrants or enter(contest, model)
+    policies, real = entrants.policies, entrants.real
     known = {result.task for _, results in real for result in results} if real else set(contest.tasks)
     judges = {
         task: _detector(task, true_source, held_out, view, how.seed, progress)
@@ -127,7 +168,7 @@ def hold_contest(
     usable = {task: judge for task, judge in judges.items() if _usable(judge)}
     if not usable:
         found = "; ".join(f"{task}: {_worth(judge)}" for task, judge in judges.items())
-        raise UserError(
+        raise NothingToJudge(
             "no task can be judged from pictures, so policies cannot be ranked; on held-out true episodes the "
             f"detectors of success are worth this: {found or 'the results hold none of the tasks'}"
         )
@@ -201,10 +242,13 @@ def _detector(
         wanted=lambda episode: task_of(episode.instruction) == task,
         progress=lambda done, planned: progress(f"true episodes of {task}", done, planned),
     )
-    return train_detector(
-        task,
-        episodes,
-        tests,
-        seed=seed,
-        progress=lambda done, planned: progress(f"training the detector of {task}", done, planned),
-    )
+    try:
+        return train_detector(
+            task,
+            episodes,
+            tests,
+            seed=seed,
+            progress=lambda done, planned: progress(f"training the detector of {task}", done, planned),
+        )
+    except UserError as error:
+        raise NothingToJudge(f"{error}; name tasks that the data have with --tasks") from error

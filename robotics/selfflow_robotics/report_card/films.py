@@ -41,6 +41,10 @@ class Imagining:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.seed < 0:
             raise UserError(f"a batch has at least one clip and a seed is 0 or more, got {self.batch} and {self.seed}")
+        if self.steps is not None and self.steps < 1:
+            raise UserError(f"the solver takes at least 1 step, got {self.steps}")
+        if self.context_level is not None and not 0 <= self.context_level < 1:
+            raise UserError(f"the context level is a noise level in [0, 1), got {self.context_level:g}")
 
     def ask(
         self, model: WorldModel, images: np.ndarray, actions: np.ndarray, instructions: Sequence[str], seeds: list[int]

@@ -164,9 +164,10 @@ def choose_clips(
         found.append((place, episode, random.permutation(len(episode) - max(fitting)), max(fitting)))
         progress(len(found), min(count, len(order)))
     if len(found) < 2:
+        reason = f" (left out: {skipped[0]})" if skipped else ""
         raise UserError(
             f"{source.files.folder} has {len(found)} readable episodes of more than {min(horizons)} steps in split "
-            f"'{source.files.split}'; the card needs at least two"
+            f"'{source.files.split}'; the card needs at least two{reason}"
         )
     rounds = range(max(len(starts) for _, _, starts, _ in found))
     chosen = [

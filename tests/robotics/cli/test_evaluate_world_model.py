@@ -78,6 +78,28 @@ def test_without_policies_the_ranking_is_left_out_in_words(
         run(Model(), monkeypatch, "--data", data, "--out", tmp_path / "card", "--only", "policies_ranked")
 
 
+def test_a_misspelt_policy_is_told_before_anything_is_imagined(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model()
+    with pytest.raises(UserError, match="there is no policy and no folder 'zeros'"):
+        run(model, monkeypatch, "--data", data, "--out", tmp_path / "card", "--policies", "zero", "zeros")
+    assert model.calls == 0
+
+
+def test_a_card_is_kept_where_success_cannot_be_judged(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = ("--policies", "zero", "noisy:zero:0.5", "--tasks", "pick")
+    options = ("--data", data, "--out", tmp_path / "card", "--clips", 3, "--horizons", 1, *policies)
+    assert run(Model(), monkeypatch, *options, "--only", "open_loop", "policies_ranked") == 0
+    assert "policies_ranked is left out: a success detector for 'pick' needs 8" in capsys.readouterr().out
+    card = json.loads((tmp_path / "card/card.json").read_text())
+    assert "open_loop" in card and "policies_ranked" not in card
+    with pytest.raises(UserError, match="needs 8 successful true episodes.*with --tasks"):
+        run(Model(), monkeypatch, *options, "--only", "policies_ranked")
+
+
 def test_options_that_help_names_are_those_of_the_card() -> None:
     assert command._HORIZONS == HORIZONS and command._SECTIONS == (*SECTIONS, "policies_ranked")
 
@@ -87,12 +109,22 @@ def test_mistakes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         run(Model(), monkeypatch, "--data", data, *arguments)
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="a card needs a folder"):
+    with pytest.raises(UserError, match="--out is the file '.*file'; name a folder"):
         wrong("--out", tmp_path / "file")
+    with pytest.raises(UserError, match="card lies in the file '.*file'; name another place"):
+        wrong("--out", tmp_path / "file" / "card")
     with pytest.raises(UserError, match="split 'test'"):
         wrong("--out", tmp_path / "card", "--split", "test")
     with pytest.raises(UserError, match="--executed is for policies that act now"):
         wrong("--out", tmp_path / "card", "--policies", "zero", "random", "--real", "x", "y", "--executed", 2)
+    with pytest.raises(UserError, match="--only leaves it out"):
+        wrong("--out", tmp_path / "card", "--only", "open_loop", "--policies", "zero", "random")
+    with pytest.raises(UserError, match="--real names results of policies, and none are named"):
+        wrong("--out", tmp_path / "card", "--real", "x", "y")
+    with pytest.raises(UserError, match="at least 1 step, got 0"):
+        wrong("--out", tmp_path / "card", "--steps", 0)
+    with pytest.raises(UserError, match=r"a noise level in \[0, 1\), got 1"):
+        wrong("--out", tmp_path / "card", "--context-level", 1)
     with pytest.raises(UserError, match="ascending"):
         wrong("--out", tmp_path / "card", "--horizons", 4, 2)
     assert not (tmp_path / "card").exists()

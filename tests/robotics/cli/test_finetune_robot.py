@@ -97,6 +97,8 @@ def test_mistakes_of_the_command_itself(dot_config, dot_data, tmp_path, capsys):
     assert main(["finetune-robot", str(dot_config), "data.path=''", "--out", str(tmp_path / "a")]) == 2
     assert "name a folder with --data" in capsys.readouterr().err
     assert not (tmp_path / "a").exists()
+    assert main(["finetune-robot", str(dot_config), "--out", str(dot_config)]) == 2
+    assert f"--out is the file '{dot_config}'; name a folder" in capsys.readouterr().err
 
 
 def test_more_lora_than_the_model_has_is_refused_before_there_is_a_folder(dot_config, tiny_robot_model, tmp_path):

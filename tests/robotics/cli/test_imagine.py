@@ -227,6 +227,8 @@ def test_a_policy_that_needs_a_state_has_that_of_the_first_step_only(
         (["--image", "{image}", "--actions", "{tmp}/words.json"], "no actions can be read from"),
         (["--image", "{image}", "--actions", "{tmp}/short.json"], "holds shape (1, 3); actions are (T, 7): x, y"),
         (["--image", "{image}", "--actions", "{tmp}/nan.npy"], "yaw of action 1 is nan"),
+        (["--image", "{image}", "--actions", "{tmp}/huge.json"], "x of action 0 is inf, not a finite number"),
+        (["--image", "{image}", "--actions", "zero", "--out", "{image}/film.mp4"], "film.mp4 lies in the file"),
         (["--image", "{image}", "--actions", "still"], "read from .npy or .json, and 'still' is neither"),
         (["--image", "{image}", "--actions", "{tmp}/nan.npy", "--length", "0"], "at least 1 action"),
         (["--image", "{image}", "--actions", "zero", "--steps", "0"], "--steps is at least 1"),
@@ -248,6 +250,7 @@ def test_mistakes_end_with_2_and_a_sentence(
 ) -> None:
     (tmp_path / "words.json").write_text('{"words": 1}')
     (tmp_path / "short.json").write_text("[[1, 2, 3]]")
+    (tmp_path / "huge.json").write_text("[[1e39, 0, 0, 0, 0, 0, 0]]")
     np.save(tmp_path / "nan.npy", np.where(np.arange(14).reshape(2, 7) == 12, np.nan, 0))
     slow = write_data(tmp_path / "slow", 3) if "{slow}" in arguments else None
     words = [word.format(image=image, tmp=tmp_path, data=data, slow=slow) for word in arguments]
@@ -256,3 +259,11 @@ def test_mistakes_end_with_2_and_a_sentence(
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
     assert not list(tmp_path.glob("**/*.mp4*"))
+
+
+def test_a_folder_is_no_film(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "film.mp4"
+    folder.mkdir()
+    assert run("--image", str(image), "--actions", "zero", "--out", str(folder)) == 2
+    assert f"--out is the folder '{folder}'; name a file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) in ([folder, image], [image, folder])

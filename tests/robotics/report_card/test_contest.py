@@ -11,7 +11,7 @@ import pytest
 from selfflow_mm.errors import UserError
 from selfflow_robotics.policies import ActingOptions
 from selfflow_robotics.report_card import contest as module
-from selfflow_robotics.report_card.contest import Contest, hold_contest, open_policy
+from selfflow_robotics.report_card.contest import Contest, enter, hold_contest, open_policy
 from selfflow_robotics.report_card.films import Imagining
 from selfflow_robotics.report_card.held_out import View
 from selfflow_robotics.report_card.imagined_episodes import Start
@@ -24,8 +24,9 @@ VIEW = View(HEIGHT, WIDTH)
 HOW = Imagining(batch=8)
 
 
-def write(path: Path, verdicts: list[bool], task: str = "open_drawer") -> Path:
-    with ResultsFile(path, {"acting": asdict(ActingOptions(executed=2)), "tabletop": {"variant": ["light"]}}) as file:
+def write(path: Path, verdicts: list[bool], task: str = "open_drawer", until: str = "success") -> Path:
+    tabletop = {"variant": ["light"], "until": until}
+    with ResultsFile(path, {"acting": asdict(ActingOptions(executed=2)), "tabletop": tabletop}) as file:
         for n, done in enumerate(verdicts):
             file.add(EpisodeResult(task, n, 50 + n, 6, done, done, ("open it",), 1, 0.0))
     return path
@@ -57,6 +58,20 @@ def test_results_are_read_detectors_trained_and_policies_ranked(
     monkeypatch.setattr(module, "train_detector", partial(train_detector, how=Fitting(updates=1, batch=2)))
     with pytest.raises(UserError, match="no task can be judged from pictures.*open_drawer: "):
         hold_contest(wanted, Model(), VIEW, train, val, HOW)
+
+
+def test_results_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
+    drawers, things = write(tmp_path / "a", [True]), write(tmp_path / "b", [True], "pick")
+    late = write(tmp_path / "c", [True], until="limit")  # 6 steps
+
+    def opened(*real: Path, **settings: int) -> int:
+        return len(enter(Contest(policies=("zero", "noisy:zero:0.5"), real=real, **settings), Model()).real)
+
+    with pytest.raises(UserError, match="b holds pick and .*a open_drawer; .* with --tasks"):
+        opened(drawers, things)
+    with pytest.raises(UserError, match="c was made with --until limit.* within 5 actions"):
+        opened(drawers, late, limit=5)
+    assert opened(drawers, late, limit=6) == opened(drawers, drawers, limit=5) == 2
 
 
 def test_policies_by_name() -> None:

@@ -71,5 +71,5 @@ def test_damaged_and_short_episodes_are_told() -> None:
 
 
 def test_a_camera_that_is_not_there() -> None:
-    with pytest.raises(UserError, match="0 readable episodes"):
+    with pytest.raises(UserError, match="0 readable episodes.*left out: episode .* has no camera 'wrist'; it has"):
         choose_clips(squares([[9, 9]]), 4, [3], seed=0, view=View(HEIGHT, WIDTH, camera="wrist"))
