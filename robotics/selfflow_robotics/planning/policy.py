@@ -128,4 +128,3 @@ class BestOfK:
             [derived_seed("imagination", request.seed) for request in requests],
         )
         return candidates[np.arange(len(requests)), np.argmin(costs, axis=1)]
-
