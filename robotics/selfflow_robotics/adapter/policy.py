@@ -114,13 +114,32 @@ class FlowPolicy:
         Raises:
             UserError: a state of another width, or none where the model needs one.
         """
-        found: list[np.ndarray | None] = [None] * len(requests)
+        if not requests:
+            return np.empty((0, self.model.spec.horizon, len(self.model.spec.action_names)), np.float32)
+        return np.stack([actions for actions, _ in self._answers(requests)])
+
+    def futures(self, requests: Sequence[Request]) -> np.ndarray:
+        """``(B, H, height, width, 3)`` uint8, B at least 1: what the policy imagines after each action of its chunk.
+
+        Raises:
+            UserError: its pictures are not denoised, or as of :meth:`chunks`.
+        """
+        if self.video != "denoised":
+            raise UserError(f"a policy imagines what it does with video=denoised, and video is {self.video}")
+        spec, found = self.model.spec, self._answers(requests)
+        films = self.model.decode(torch.stack([video for _, video in found]), spec.frames(spec.horizon))
+        return films[:, spec.after_each_action(spec.horizon)]
+
+    def _answers(self, requests: Sequence[Request]) -> list[tuple[np.ndarray, torch.Tensor]]:
+        """For each request the chunk ``(H, D)`` in raw units and the tokens ``(N, C)`` of the pictures."""
+        found: dict[int, tuple[np.ndarray, torch.Tensor]] = {}
         for with_state in (True, False):  # a batch has states in all rows or in none
             chosen = [i for i, r in enumerate(requests) if self._has_state(r) == with_state]
             if chosen:
-                for i, chunk in zip(chosen, self._chunks([requests[i] for i in chosen], with_state), strict=True):
-                    found[i] = chunk
-        return np.stack([chunk for chunk in found if chunk is not None])
+                values = self._solved([requests[i] for i in chosen], with_state)
+                actions = self.model.spec.raw_actions(values[ACTION].float().cpu().numpy())
+                found.update(zip(chosen, zip(actions, values[VIDEO], strict=True), strict=True))
+        return [found[i] for i in range(len(requests))]
 
     def _has_state(self, request: Request) -> bool:
         spec, state = self.model.spec, request.observation.state
@@ -137,7 +156,8 @@ class FlowPolicy:
             )
         return True
 
-    def _chunks(self, requests: Sequence[Request], with_state: bool) -> np.ndarray:
+    def _solved(self, requests: Sequence[Request], with_state: bool) -> dict[str, torch.Tensor]:
+        """Modality -> values of its tokens."""
         model, spec = self.model, self.model.spec
         seeds = [r.seed for r in requests]
         present = model.encode(np.stack([spec.pictures(r.observation.image)[None] for r in requests]))
@@ -156,7 +176,7 @@ class FlowPolicy:
             streams[STATE] = state_stream(torch.from_numpy(spec.seen_states(states)).to(model.device))
             clean[STATE] = streams[STATE].values
         floor = {VIDEO: float(self.video)} if not isinstance(self.video, str) else {}
-        values = model.solve(
+        return model.solve(
             TASKS[self.task].conditions(self.context_level, with_state),
             streams,
             clean,
@@ -165,4 +185,3 @@ class FlowPolicy:
             floor=floor,
             guidance=self.guidance,
         )
-        return spec.raw_actions(values[ACTION].float().cpu().numpy())

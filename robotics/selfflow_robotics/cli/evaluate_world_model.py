@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   selfflow-mm evaluate-world-model runs/tabletop --data tabletop --out card
   selfflow-mm evaluate-world-model runs/bridge --data bridge_dataset --split val --out card --clips 128 \\
       --horizons 1 8 16
+  selfflow-mm evaluate-world-model runs/rt1 --data fractal20220817_data --split train --first 20 --out card
   selfflow-mm evaluate-world-model runs/tabletop --data tabletop --out card --only open_loop counterfactual
   selfflow-mm evaluate-world-model runs/tabletop --data tabletop --out card --only policies_ranked \\
       --policies runs/tabletop noisy:runs/tabletop:0.5 random zero --real-episodes 20
@@ -39,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="robot episodes, RLDS or LeRobot")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for card.json and report.html")
     parser.add_argument("--split", default="val", metavar="S", help="episodes held out of training (default: val)")
+    parser.add_argument(
+        "--first", type=int, metavar="N",
+        help="clips only from the split's first N episodes: those that finetune-robot holds out of its training split "
+        "where it has no other (data.held_out_episodes, 20)",
+    )  # fmt: skip
     parser.add_argument(
         "--true-split", metavar="S",
         help="episodes that judges (inverse model, success) learn from (default: train if there is one, else --split)",
@@ -101,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         sections=tuple(section for section in SECTIONS if section in wanted),
         true_episodes=args.true_episodes,
         camera=args.camera,
+        first=args.first,
     )
     contest = None
     if ranked:

@@ -5,7 +5,7 @@ They tell whether training works, not whether a robot would: for that there are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from selfflow_mm.evaluation.reconstruction import psnr
 
 from ..adapter.model import RobotModel
 from ..adapter.policy import FlowPolicy
+from ..adapter.spec import RobotSpec
 from ..adapter.world_model import FlowWorldModel
 from ..interfaces import Observation, Request
 from ..robot_episode import RobotEpisode
@@ -54,7 +55,7 @@ def evaluate(
     """Metrics on windows spread evenly over the episodes' steps.
 
     Args:
-        model: trained for ``policy`` or ``joint`` for the actions, for ``world`` for the pictures.
+        model: trained for ``policy`` or ``joint`` for the actions, for ``world`` or ``joint`` for the pictures.
         episodes: held out.
         windows: at most so many.
         batch: at once.
@@ -65,9 +66,12 @@ def evaluate(
     Returns:
         ``actions``: for each dimension mean absolute and root mean squared error in real units over the chunk's own
         steps (padding left out), of the model, of no motion and of the mean action; the share of steps with the right
-        gripper (open or closed), and of the more frequent one. ``video``: PSNR after each action of a chunk without
+        gripper (open or closed), and of the more frequent one; and under ``chunk`` the same of each window's whole motion,
+        the sum over its own steps, with the correlation of the model's and the true one: where a policy does not know
+        where things lie, its steps are right on average and their sum is not. ``video``: PSNR after each action of a chunk without
         re-anchoring, and that of the present picture held still, both over the windows in which the picture is another
-        one by then; ``psnr_rgb_at3_openloop`` is the picture after the third action alone, as in the report card.
+        one by then; ``psnr_rgb_at3_openloop`` is the picture after the third action alone, as in the report card. A
+        model that is no world model but trained for ``joint`` imagines its own actions: ``psnr_rgb_at3_joint``.
     """
     spec = model.spec
     chosen = _spread(episodes, windows)
@@ -91,7 +95,20 @@ def evaluate(
         numbers["actions"] = _actions(policy, found, texts, batch)
     films_made: list[tuple[str, np.ndarray]] = []
     if "world" in spec.tasks:
-        numbers["video"], films_made = _video(FlowWorldModel(model, steps=steps), found, texts, batch, films)
+        world = FlowWorldModel(model, steps=steps)
+
+        def imagined(now: np.ndarray, part: Sequence[int]) -> np.ndarray:
+            actions = np.stack([found[i].actions for i in part])
+            return world.imagine(now, actions, [texts[i] for i in part], seeds=part)
+
+        numbers["video"], films_made = _video(model, imagined, "openloop", found, texts, batch, films)
+    elif "joint" in spec.tasks:
+        both = FlowPolicy(model, steps=steps, video="denoised")
+
+        def beside(now: np.ndarray, part: Sequence[int]) -> np.ndarray:
+            return both.futures([_request(both, found[i], texts[i], i) for i in part])
+
+        numbers["video"], films_made = _video(model, beside, "joint", found, texts, batch, films)
     return OfflineResult(numbers, films_made)
 
 
@@ -106,13 +123,7 @@ def _actions(policy: FlowPolicy, windows: Sequence[Window], texts: Sequence[str]
     given: list[np.ndarray] = []
     for begin in tqdm(range(0, len(windows), batch), desc="actions of held-out windows", unit="batch", leave=False):
         part = range(begin, min(begin + batch, len(windows)))
-        requests = [
-            Request(
-                Observation(windows[i].video[0], texts[i], windows[i].states[0] if spec.state_names else None), seed=i
-            )
-            for i in part
-        ]
-        given.extend(policy.chunks(requests))
+        given.extend(policy.chunks([_request(policy, windows[i], texts[i], i) for i in part]))
     mask = np.stack([w.action_mask for w in windows])
     true, guess = np.stack([w.actions for w in windows])[mask], np.stack(given)[mask]
     names = spec.action_names
@@ -125,6 +136,7 @@ def _actions(policy: FlowPolicy, windows: Sequence[Window], texts: Sequence[str]
             "mae": dict(zip(names, np.abs(error).mean(0).tolist(), strict=True)),
             "rmse": dict(zip(names, np.sqrt((error**2).mean(0)).tolist(), strict=True)),
         }
+    result["chunk"] = _whole_motions(np.stack([w.actions for w in windows]), np.stack(given), mask, spec)
     if "gripper" in names:
         column = names.index("gripper")
         is_open = true[:, column] > _OPEN
@@ -133,18 +145,46 @@ def _actions(policy: FlowPolicy, windows: Sequence[Window], texts: Sequence[str]
     return result
 
 
+def _whole_motions(true: np.ndarray, guess: np.ndarray, mask: np.ndarray, spec: RobotSpec) -> dict[str, Any]:
+    """Of chunks ``(W, H, D)`` the sums of all motions (a gripper is none) over the steps ``(W, H)`` inside."""
+    moves = [i for i, name in enumerate(spec.action_names) if name != "gripper"]
+    names, inside = [spec.action_names[i] for i in moves], mask[..., None]
+    truth, told = ((chunks[..., moves] * inside).sum(1) for chunks in (true, guess))
+    mean = np.asarray(spec.statistics.actions.mean, np.float32)[moves] * inside.sum(1)
+    found: dict[str, Any] = {}
+    for what, other in (("model", told), ("mean_action", mean), ("no_motion", np.zeros_like(truth))):
+        found[what] = {"mae": dict(zip(names, np.abs(other - truth).mean(0).tolist(), strict=True))}
+    found["model"]["correlation"] = {
+        name: float(np.corrcoef(a, b)[0, 1])
+        for name, a, b in zip(names, told.T, truth.T, strict=True)
+        if a.std() > 0 and b.std() > 0
+    }
+    return found
+
+
+def _request(policy: FlowPolicy, window: Window, text: str, seed: int) -> Request:
+    state = window.states[0] if policy.model.spec.state_names else None
+    return Request(Observation(window.video[0], text, state), seed=seed)
+
+
 def _video(
-    world: FlowWorldModel, windows: Sequence[Window], texts: Sequence[str], batch: int, films: int
+    model: RobotModel,
+    imagine: Callable[[np.ndarray, Sequence[int]], np.ndarray],
+    protocol: str,
+    windows: Sequence[Window],
+    texts: Sequence[str],
+    batch: int,
+    films: int,
 ) -> tuple[dict[str, Any], list[tuple[str, np.ndarray]]]:
-    spec = world.model.spec
+    """``imagine``: present pictures ``(B, h, w, 3)`` and numbers of windows -> ``(B, H, h, w, 3)``."""
+    spec = model.spec
     after = spec.after_each_action(spec.horizon)
     model_db, copy_db = [], []
     made: list[tuple[str, np.ndarray]] = []
     for begin in tqdm(range(0, len(windows), batch), desc="pictures of held-out windows", unit="batch", leave=False):
         part = list(range(begin, min(begin + batch, len(windows))))
         now = np.stack([spec.pictures(windows[i].video[0]) for i in part])
-        actions = np.stack([windows[i].actions for i in part])
-        imagined = world.imagine(now, actions, [texts[i] for i in part], seeds=part)
+        imagined = imagine(now, part)
         for row, i in enumerate(part):
             inside = windows[i].frame_mask[after]
             truth = torch.from_numpy(spec.pictures(windows[i].video[after]))
@@ -159,6 +199,6 @@ def _video(
         ours, copied = np.array(model_db)[:, k], np.array(copy_db)[:, k]
         finite = np.isfinite(ours) & np.isfinite(copied)  # a copy of what did not move is perfect
         if finite.any():
-            numbers[f"psnr_rgb_at{k + 1}_openloop"] = float(ours[finite].mean())
+            numbers[f"psnr_rgb_at{k + 1}_{protocol}"] = float(ours[finite].mean())
             numbers[f"psnr_rgb_at{k + 1}_copy_present"] = float(copied[finite].mean())
     return numbers, made

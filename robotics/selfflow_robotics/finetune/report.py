@@ -58,11 +58,11 @@ def _metrics(page: Page, found: dict[str, Any]) -> None:
             )
     if video := found.get("video"):
         # Runs that were begun before the names said "at" have h.
-        known = [match for name in video if (match := re.fullmatch(r"psnr_rgb_(at|h)(\d+)_openloop", name))]
+        known = [match for name in video if (match := re.fullmatch(r"psnr_rgb_(at|h)(\d+)_(openloop|joint)", name))]
         horizons = sorted(int(match[2]) for match in known)
-        at = known[0][1] if known else "at"
+        at, protocol = (known[0][1], known[0][3]) if known else ("at", "openloop")
         curves = {
-            "model": [video[f"psnr_rgb_{at}{h}_openloop"] for h in horizons],
+            "model": [video[f"psnr_rgb_{at}{h}_{protocol}"] for h in horizons],
             "present picture held still": [video[f"psnr_rgb_{at}{h}_copy_present"] for h in horizons],
         }
         page.curve(

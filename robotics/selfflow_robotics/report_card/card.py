@@ -66,6 +66,7 @@ class CardSettings:
         true_episodes: that the inverse model learns from.
         fitting: how long it learns.
         camera: None for the one that the model says, or else the first.
+        first: clips come from the first so many episodes of the split only; None for all.
     """
 
     clips: int = 64
@@ -75,8 +76,11 @@ class CardSettings:
     true_episodes: int = 300
     fitting: Fitting = field(default_factory=Fitting)
     camera: str | None = None
+    first: int | None = None
 
     def __post_init__(self) -> None:
+        if self.first is not None and self.first < 2:
+            raise UserError(f"a card needs clips of two episodes at least, and they may come from {self.first} only")
         for name in self.sections:
             if name not in SECTIONS:
                 raise UserError(f"the card has no section '{name}'; it has {', '.join(SECTIONS)}")
@@ -133,6 +137,7 @@ def make_card(
         settings.horizons,
         seed=seed,
         view=view,
+        first=settings.first,
         progress=lambda done, planned: progress("choosing clips", done, planned),
     )
     width = clips.clips[0].actions.shape[1]

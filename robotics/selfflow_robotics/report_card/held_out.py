@@ -114,10 +114,10 @@ class HeldOut:
         return self.view.read(self.source.read(*clip.place), range(clip.start, clip.start + len(clip) + 1))
 
 
-def shuffled_episodes(source: RobotFiles, seed: int, what: str) -> np.ndarray:
-    """All numbers of episodes in a seeded order, those in missing shards left out."""
+def shuffled_episodes(source: RobotFiles, seed: int, what: str, first: int | None = None) -> np.ndarray:
+    """Numbers of the first so many episodes, or of all, in a seeded order; those in missing shards do not count."""
     numbers = [n for n in range(len(source)) if source.locate(n)[0] not in source.files.missing]
-    return np.random.default_rng(derived_seed(what, seed)).permutation(numbers)
+    return np.random.default_rng(derived_seed(what, seed)).permutation(numbers[:first])
 
 
 def choose_clips(
@@ -127,13 +127,15 @@ def choose_clips(
     *,
     seed: int,
     view: View,
+    first: int | None = None,
     progress: Callable[[int, int], None] = lambda done, planned: None,
 ) -> HeldOut:
     """Choose ``count`` clips: first one from each episode in a seeded order, then a second one from each, and so on.
 
     A clip is as long as the largest of the ``horizons`` that its episode holds, so that the long ones get all the clips
     that the data can give; where it starts is drawn. Two clips of an episode start at different steps. Fewer come where
-    there are no more.
+    there are no more. With ``first`` they come from the first so many episodes only: those that a fine-tuning run holds
+    out of a split that it trains on.
 
     Raises:
         UserError: a setting out of range, or fewer than two episodes are long enough (actions are exchanged between
@@ -141,7 +143,7 @@ def choose_clips(
     """
     if count < 1 or not horizons or min(horizons) < 1:
         raise UserError(f"a card needs at least one clip and horizons of at least 1, got {count} and {list(horizons)}")
-    order = shuffled_episodes(source, seed, "clips")
+    order = shuffled_episodes(source, seed, "clips", first)
     found: list[tuple[tuple[int, int], RobotEpisode, np.ndarray, int]] = []
     skipped: list[str] = []
     progress(0, min(count, len(order)))

@@ -13,6 +13,7 @@ from selfflow_robotics.actions.chunks import padded
 from selfflow_robotics.adapter import FlowPolicy, FlowWorldModel
 from selfflow_robotics.finetune.offline import evaluate
 from selfflow_robotics.finetune.parts import episodes_of
+from selfflow_robotics.interfaces import Observation, Request
 from tests.robotics.tiny_robot import random_model
 
 
@@ -58,6 +59,8 @@ def test_a_policy_that_knows_has_no_error(setting, told):
     assert actions["steps"] == sum(3 * len(e) - 3 for e in episodes)
     assert set(actions["model"]["mae"].values()) == set(actions["model"]["rmse"].values()) == {0.0}
     assert actions["gripper_accuracy"] == 1
+    assert set(actions["chunk"]["model"]["mae"].values()) == {0.0}
+    assert min(actions["chunk"]["model"]["correlation"].values()) == pytest.approx(1)
     assert seen == [(episodes[e].instruction, tuple(episodes[e].states[t])) for e, t in places]
     assert json.loads(json.dumps(found)) == found
 
@@ -74,6 +77,18 @@ def test_errors_by_hand(setting, told):
                 true.append((episodes[e].actions[t + k], guesses[number][k]))
     told(lambda number, _: guesses[number])
     actions = evaluate(model, episodes, windows=1000, batch=16).numbers["actions"]
+    sums = [  # of the steps inside: a window near the end has fewer
+        (episodes[e].actions[t : t + 3].sum(0)[:6], guesses[i][: len(episodes[e]) - t].sum(0)[:6])
+        for i, (e, t) in enumerate(places)
+    ]
+    whole, told_whole = (np.array(part, np.float64) for part in zip(*sums, strict=True))
+    names = model.spec.action_names[:6]
+    assert list(actions["chunk"]["model"]["mae"].values()) == pytest.approx(np.abs(told_whole - whole).mean(0), rel=1e-4)
+    assert list(actions["chunk"]["no_motion"]["mae"].values()) == pytest.approx(np.abs(whole).mean(0), rel=1e-4)
+    r = actions["chunk"]["model"]["correlation"]
+    assert set(r) == {name for k, name in enumerate(names) if whole[:, k].std() > 0} >= {"x", "y"}
+    for k, name in enumerate(names):
+        assert name not in r or r[name] == pytest.approx(np.corrcoef(whole[:, k], told_whole[:, k])[0, 1], abs=1e-4)
     truth, guess = (np.array(part, np.float64) for part in zip(*true, strict=True))
     mean = np.array(model.spec.statistics.actions.mean)
     for what, other in (("model", guess), ("mean_action", mean), ("no_motion", 0.0)):
@@ -142,11 +157,39 @@ def test_the_batch_size_changes_nothing(setting):
 
 
 def test_only_what_a_model_was_trained_for_is_measured(make_parts):
-    for tasks, parts_found in (("{world: 1}", {"video"}), ("{joint: 1}", {"actions"}), ("{inverse: 1}", set())):
+    for tasks, parts_found in (
+        ("{world: 1}", {"video"}),
+        ("{joint: 1}", {"actions", "video"}),
+        ("{inverse: 1}", set()),
+    ):
         parts = make_parts(f"tasks={tasks}")
         model = random_model(parts.tokenizer, parts.spec)
         found = evaluate(model, episodes_of(parts.files, (0,)), windows=2, batch=2).numbers
         assert set(found) - {"windows", "episodes", "horizon"} == parts_found
+
+
+def test_a_model_of_pictures_and_actions_together_is_measured_on_what_it_imagines_of_its_own(make_parts):
+    """The paper's experiment: no world model, and yet its films have a PSNR."""
+    parts = make_parts("tasks={joint: 1}", "data.state=absent")
+    model, (episode,) = random_model(parts.tokenizer, parts.spec), episodes_of(parts.files, (0,))
+    result = evaluate(model, [episode], windows=len(episode), batch=2)
+    policy = FlowPolicy(model, video="denoised")
+    requests = [
+        Request(Observation(episode.images["image"].read([t])[0], episode.instruction), seed=t)
+        for t in range(len(episode))
+    ]
+    films = policy.futures(requests)
+    assert films.shape == (len(episode), 3, 32, 32, 3) and films.dtype == np.uint8
+    truth = model.spec.pictures(episode.images["image"].read(None)).astype(np.float64)
+    for k in (1, 2, 3):
+        errors = [((films[t, k - 1] - truth[t + k]) ** 2).mean() for t in range(len(episode) - k)
+                  if (truth[t] != truth[t + k]).any()]  # fmt: skip
+        expected = np.mean([10 * math.log10(255**2 / error) for error in errors])
+        assert result.numbers["video"][f"psnr_rgb_at{k}_joint"] == pytest.approx(expected, abs=0.01)
+    assert not any("openloop" in name for name in result.numbers["video"])
+    with pytest.raises(UserError, match="with video=denoised, and video is 0.5"):
+        FlowPolicy(model, video=0.5).futures(requests)
+    assert policy.chunks([]).shape == (0, 3, 7)
 
 
 def test_a_window_whose_picture_does_not_decode_is_left_out(setting, told):

@@ -62,6 +62,12 @@ def test_the_choice_is_a_function_of_the_seed() -> None:
     assert one == same != other
 
 
+def test_clips_of_the_first_episodes_only() -> None:
+    source = squares([[9, 9], [9, 9, 9]])
+    held_out = choose_clips(source, 9, [4], seed=0, view=VIEW, first=3)
+    assert {clip.place for clip in held_out.clips} == {(0, 0), (0, 1), (1, 0)}
+
+
 def test_damaged_and_short_episodes_are_told() -> None:
     source = memory_source([[6, 2, 6, 6]], {(0, 2)})
     held_out = choose_clips(source, 9, [4], seed=0, view=VIEW)
