@@ -66,9 +66,9 @@ def evaluate(
     Returns:
         ``actions``: for each dimension mean absolute and root mean squared error in real units over the chunk's own
         steps (padding left out), of the model, of no motion and of the mean action; the share of steps with the right
-        gripper (open or closed), and of the more frequent one; and under ``chunk`` the same of each window's whole motion,
-        the sum over its own steps, with the correlation of the model's and the true one: where a policy does not know
-        where things lie, its steps are right on average and their sum is not. ``video``: PSNR after each action of a chunk without
+        gripper (open or closed), and of the more frequent one; under ``chunk`` the error of each window's whole motion,
+        the sum over its own steps, and its correlation with the true one: where a policy does not know where things
+        lie, its steps are right on average and their sum is not. ``video``: PSNR after each action of a chunk without
         re-anchoring, and that of the present picture held still, both over the windows in which the picture is another
         one by then; ``psnr_rgb_at3_openloop`` is the picture after the third action alone, as in the report card. A
         model that is no world model but trained for ``joint`` imagines its own actions: ``psnr_rgb_at3_joint``.
