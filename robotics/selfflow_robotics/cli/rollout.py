@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=16, metavar="B",
         help="most observations in one call of the policy; twice as many environments are there (default: 16)",
     )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="forget the results that DIR has")
+    parser.add_argument("--overwrite", action="store_true", help="forget the results and films that DIR has")
     parser.add_argument("--against", type=Path, metavar="DIR", help="compare with other results, episode by episode")
     parser.add_argument("--film", type=int, default=0, metavar="N", help="film the first N episodes of each task")
     world = parser.add_argument_group("how episodes go")
@@ -53,12 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    import os
+    import sys
+
     from selfflow_mm.errors import UserError
 
     from ..policies import load_policy
     from ..rollouts import Film, TabletopOptions, compare, read_results, rollout, summarise
     from ..rollouts.report import as_text, write_page, write_summary
-    from ..rollouts.run import settings_of
+    from ..rollouts.run import planned, settings_of
+    from ..rollouts.summary import paired
     from ..tabletop import TASKS
 
     if args.film < 0:
@@ -68,12 +72,18 @@ def run(args: argparse.Namespace) -> int:
     tabletop = TabletopOptions(tuple(args.variant), args.max_steps, args.until, args.advance, args.gripper, args.sticky)
     policy = load_policy(args.policy, **policy_settings(args))
     path = args.out / "results.jsonl"
-    if args.overwrite:
-        path.unlink(missing_ok=True)
     film = Film(args.out / "films", args.film)
     tasks = args.tasks or list(TASKS)
-    asked = {(task, episode) for task in tasks for episode in range(args.episodes)}
-    done = sum((row.task, row.episode) in asked for row in read_results(path)[1]) if path.exists() else 0
+    # Every mistake is found here: before old results are forgotten, and not after hours of episodes.
+    jobs = planned(policy, tasks, args.episodes, seed=args.seed, workers=args.workers, batch=args.batch, acting=acting)
+    if args.against:
+        paired(jobs, other)
+    if args.overwrite and os.path.exists(path):
+        film.forget()
+        for name in ("report.html", "summary.json", path.name):
+            (args.out / name).unlink(missing_ok=True)
+    asked = {(job.task, job.episode) for job in jobs}
+    done = sum((row.task, row.episode) in asked for row in read_results(path)[1]) if os.path.exists(path) else 0
     with _Progress(len(asked), done) as bar:
         results = rollout(
             policy,
@@ -87,6 +97,13 @@ def run(args: argparse.Namespace) -> int:
             results=path,
             film=film,
             progress=bar,
+        )
+    unseen = sum(row.episode < args.film and not film.path(row.task, row.episode).exists() for row in results)
+    if unseen:
+        print(
+            f"selfflow-mm rollout: {unseen} of the episodes to be filmed were acted before without a film; "
+            "--overwrite acts them again",
+            file=sys.stderr,
         )
     settings = settings_of(policy, args.seed, acting, tabletop)
     summary = summarise(results)

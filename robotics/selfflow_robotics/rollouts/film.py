@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,12 @@ class Film:
     def path(self, task: str, episode: int) -> Path:
         """Where the film of an episode lies, if it is filmed."""
         return self.folder / f"{task}-{episode:04d}.mp4"
+
+    def forget(self) -> None:
+        """Delete all films of episodes that the folder has."""
+        for place in self.folder.glob("*.mp4"):
+            if re.fullmatch(r"\w+-\d{4,}", place.stem):
+                place.unlink()
 
     def write(self, done: Finished) -> None:
         """Make the film of an episode that was acted with ``filmed``.

@@ -21,7 +21,7 @@ from ..policies import ActingOptions, Policy
 from .simulation import Job, Moment, Simulation
 from .team import Team
 
-__all__ = ["Finished", "act_out"]
+__all__ = ["Finished", "act_out", "check_sizes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +76,12 @@ class _Live:
         return Finished(self.job, moment, self.queries, seconds, tuple(self.frames), actions)
 
 
+def check_sizes(batch: int, workers: int) -> None:
+    """UserError where :func:`act_out` does not take them; for who wants to know before anything is written."""
+    if batch < 1 or workers < 0:
+        raise UserError(f"a batch is at least 1 and workers at least 0, got {batch} and {workers}")
+
+
 def act_out(
     policy: ChunkPolicy,
     jobs: Iterable[Job],
@@ -102,8 +108,7 @@ def act_out(
         UserError: a batch or number of workers out of range, a policy that does not fit ``acting``, what the policy or
             a simulation refuses, or a process that died.
     """
-    if batch < 1 or workers < 0:
-        raise UserError(f"a batch is at least 1 and workers at least 0, got {batch} and {workers}")
+    check_sizes(batch, workers)
     waiting = deque(jobs)
     count = min(2 * batch, len(waiting))
     everyone = [_Live(number, Policy(policy, acting)) for number in range(count)]

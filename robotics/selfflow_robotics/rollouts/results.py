@@ -73,24 +73,29 @@ class ResultsFile:
         done: episodes that the file had already.
 
     Raises:
-        UserError: the file has other settings, or is no such file.
+        UserError: the file has other settings, or is no such file, or cannot be written.
     """
 
     def __init__(self, path: Path | str, settings: Mapping[str, Any]) -> None:
         path = Path(path)
         self.done: list[EpisodeResult] = []
         settings = json.loads(json.dumps(settings))  # as they come back: tuples are lists
-        if path.exists():
-            there, self.done, end = _parse(path)
-            _same(there, settings, path)
-            os.truncate(path, end)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{path.name}.tmp")
-            with open(draft, "w", encoding="utf-8") as file:
-                _write(file, {"format": FORMAT, "version": VERSION, "settings": settings})
-            os.replace(draft, path)
-        self._file = open(path, "a", encoding="utf-8")
+        try:
+            if path.exists():
+                there, self.done, end = _parse(path)
+                _same(there, settings, path)
+                os.truncate(path, end)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                draft = path.with_name(f".{path.name}.tmp")
+                with open(draft, "w", encoding="utf-8") as file:
+                    _write(file, {"format": FORMAT, "version": VERSION, "settings": settings})
+                os.replace(draft, path)
+            self._file = open(path, "a", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"results cannot be written to {path.parent} ({error.strerror}); name a folder that can be made"
+            ) from error
 
     def __enter__(self) -> ResultsFile:
         return self
@@ -130,9 +135,19 @@ def _parse(path: Path) -> tuple[dict[str, Any], list[EpisodeResult], int]:
 
 
 def _same(there: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
-    for name in [*there, *settings]:
-        if there.get(name) != settings.get(name):
+    for name in dict.fromkeys([*there, *settings]):
+        old, new = there.get(name), settings.get(name)
+        if old != new:
+            name, old, new = _difference(name, old, new)
             raise UserError(
-                f"{path} has episodes with {name} {there.get(name)!r}, and now it is {settings.get(name)!r}; "
+                f"{path} has episodes with {name} {old!r}, and now it is {new!r}; "
                 "take another folder, or start anew with --overwrite"
             )
+
+
+def _difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+    """Full name and values of the first setting inside of two that differ."""
+    while isinstance(old, dict) and isinstance(new, dict):
+        key = next(key for key in [*old, *new] if old.get(key) != new.get(key))
+        name, old, new = f"{name}.{key}", old.get(key), new.get(key)
+    return name, old, new

@@ -16,12 +16,15 @@ from ..interfaces import ChunkPolicy
 from ..policies import ActingOptions, Policy
 from ..policies.seeds import derived_seed
 from .film import Film
-from .loop import Finished, act_out
+from .loop import Finished, act_out, check_sizes
 from .results import EpisodeResult, ResultsFile
 from .simulation import Job
 from .tabletop import TabletopOptions, TabletopSimulation, check_policy
 
-__all__ = ["jobs_of", "rollout", "settings_of"]
+__all__ = ["MAX_EPISODES", "jobs_of", "planned", "rollout", "settings_of"]
+
+#: Of each task in one rollout: a number with a zero too many is refused and does not fill the memory.
+MAX_EPISODES = 1_000_000
 
 
 def rollout(
@@ -65,12 +68,10 @@ def rollout(
         UserError: an unknown task, a policy that does not fit the tabletop, a file with other settings, or whatever the
             policy refuses. What is in the file by then stays.
     """
-    numbers = range(episodes) if isinstance(episodes, int) else episodes
-    jobs = jobs_of([tasks] if isinstance(tasks, str) else tasks, numbers, seed, acting.seed)
-    check_policy(policy.about)
+    jobs = planned(policy, tasks, episodes, seed=seed, workers=workers, batch=batch, acting=acting)
     tabletop = tabletop or TabletopOptions()
     if film is not None:
-        filmed = set(list(numbers)[: film.episodes])
+        filmed = set(list(dict.fromkeys(job.episode for job in jobs))[: film.episodes])
         jobs = [replace(job, filmed=job.episode in filmed) for job in jobs]
     recording = nullcontext() if results is None else ResultsFile(results, settings_of(policy, seed, acting, tabletop))
     with recording as record:
@@ -86,6 +87,31 @@ def rollout(
                 record.add(row)
             progress(row)
     return [found[job.task, job.episode] for job in jobs]
+
+
+def planned(
+    policy: ChunkPolicy,
+    tasks: str | Sequence[str],
+    episodes: int | Sequence[int],
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    batch: int = 16,
+    acting: ActingOptions = ActingOptions(),  # noqa: B008 - frozen
+) -> list[Job]:
+    """What :func:`rollout` would act, once all that it is given is known to fit; nothing is written or acted.
+
+    Raises:
+        UserError: an unknown task, numbers out of range, or a policy that does not fit the tabletop or ``acting``.
+    """
+    if (episodes if isinstance(episodes, int) else len(episodes)) > MAX_EPISODES:
+        raise UserError(f"a rollout has at most {MAX_EPISODES} episodes of each task")
+    numbers = range(episodes) if isinstance(episodes, int) else episodes
+    jobs = jobs_of([tasks] if isinstance(tasks, str) else tasks, numbers, seed, acting.seed)
+    check_policy(policy.about)
+    Policy(policy, acting)
+    check_sizes(batch, workers)
+    return jobs
 
 
 def _result(done: Finished) -> EpisodeResult:

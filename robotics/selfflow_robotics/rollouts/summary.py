@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,8 +13,11 @@ from selfflow_mm.errors import UserError
 from selfflow_mm.evaluation.intervals import mean_with_interval, wilson
 
 from .results import EpisodeResult
+from .simulation import Job
 
-__all__ = ["ALL", "Comparison", "TaskSummary", "compare", "mcnemar", "summarise"]
+__all__ = ["ALL", "Comparison", "TaskSummary", "compare", "mcnemar", "paired", "summarise"]
+
+_Row = TypeVar("_Row", EpisodeResult, Job)
 
 #: Name of the line over all tasks.
 ALL = "all tasks"
@@ -88,8 +92,20 @@ def compare(results: Sequence[EpisodeResult], others: Sequence[EpisodeResult]) -
     Raises:
         UserError: no episode is in both, or one has another scene in the other (another seed).
     """
+    pairs = paired(results, others)
+    tasks = list(dict.fromkeys(one.task for one, _ in pairs))
+    lines = [_comparison(task, [pair for pair in pairs if pair[0].task == task]) for task in tasks]
+    return [*lines, _comparison(ALL, pairs)] if len(tasks) > 1 else lines
+
+
+def paired(rows: Sequence[_Row], others: Sequence[EpisodeResult]) -> list[tuple[_Row, EpisodeResult]]:
+    """The rows (results, or jobs still to be acted) of which there are others, each with its other.
+
+    Raises:
+        UserError: as :func:`compare`.
+    """
     there = {(row.task, row.episode): row for row in others}
-    pairs = [(row, there[row.task, row.episode]) for row in results if (row.task, row.episode) in there]
+    pairs = [(row, there[row.task, row.episode]) for row in rows if (row.task, row.episode) in there]
     if not pairs:
         raise UserError("the two results have no episode in common, so there is nothing to compare")
     for one, two in pairs:
@@ -98,9 +114,7 @@ def compare(results: Sequence[EpisodeResult], others: Sequence[EpisodeResult]) -
                 f"episode {one.episode} of '{one.task}' has another scene in the other results; "
                 "compare runs of one seed"
             )
-    tasks = list(dict.fromkeys(one.task for one, _ in pairs))
-    lines = [_comparison(task, [pair for pair in pairs if pair[0].task == task]) for task in tasks]
-    return [*lines, _comparison(ALL, pairs)] if len(tasks) > 1 else lines
+    return pairs
 
 
 def mcnemar(only: int, only_other: int) -> float:

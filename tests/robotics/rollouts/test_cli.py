@@ -51,6 +51,36 @@ def test_two_policies_are_compared_on_the_same_episodes(tmp_path, capsys):
     assert comparison["other"].endswith("zero") and comparison["tasks"][0]["episodes"] == 2
     with pytest.raises(UserError, match="another scene"):
         call("zero", *SHORT, "--seed", 1, "--out", tmp_path / "seed", "--against", tmp_path / "zero")
+    assert not (tmp_path / "seed").exists(), "known before the first episode is acted"
+
+
+def test_a_mistake_costs_no_results(tmp_path):
+    """Old results are forgotten once everything else that was said is known to fit."""
+    out = tmp_path / "zero"
+    call("zero", *SHORT, "--out", out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for arguments, words in (
+        (("--tasks", "nosuch"), "no task 'nosuch'"),
+        (("--episodes", 0), "at least one episode"),
+        (("--workers", -1), "workers at least 0"),
+        (("--executed", 9), "too few to carry out 9"),
+        (("--seed", 1, "--against", out), "another scene"),
+    ):
+        with pytest.raises(UserError, match=words):
+            call("zero", *SHORT, *arguments, "--out", out, "--overwrite")
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_films_are_of_the_results_beside_them(tmp_path, capsys):
+    out, one = tmp_path / "out", ("--tasks", "pick", "--episodes", 1, "--max-steps", 2, "--workers", 0)
+    call("zero", *one, "--film", 1, "--out", out)
+    assert "film" not in capsys.readouterr().err
+    (out / "films" / "mine.mp4").write_bytes(b"not of an episode")
+    call("random", *one, "--out", out, "--overwrite")
+    assert [path.name for path in (out / "films").iterdir()] == ["mine.mp4"]
+    assert "pick-0000.mp4" not in (out / "report.html").read_text()
+    call("random", *one, "--film", 1, "--out", out)
+    assert "1 of the episodes to be filmed were acted before without a film" in capsys.readouterr().err
 
 
 def test_a_trained_model_acts(tmp_path, tiny_robot_model, capsys):
@@ -74,4 +104,15 @@ def test_mistakes(tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             call(*arguments, *SHORT, "--out", tmp_path / "out")
+    for arguments, words in (
+        (("--workers", -1), "workers at least 0"),
+        (("--batch", 0), "a batch is at least 1"),
+        (("--episodes", 10**20), "at most 1000000 episodes"),
+    ):
+        with pytest.raises(UserError, match=words):
+            call("zero", *SHORT, *arguments, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "inside", tmp_path / ("a" * 300)):
+        with pytest.raises(UserError, match="results cannot be written to .*name a folder that can be made"):
+            call("zero", *SHORT, "--out", out)

@@ -136,8 +136,10 @@ def test_other_settings_do_not_go_into_the_same_file(tmp_path):
     rollout(load_policy("zero"), "pick", 1, tabletop=SHORT, results=path)
     with pytest.raises(UserError, match="episodes with seed 0, and now it is 1"):
         rollout(load_policy("zero"), "pick", 1, seed=1, tabletop=SHORT, results=path)
-    with pytest.raises(UserError, match="with tabletop"):
+    with pytest.raises(UserError, match=r"episodes with tabletop\.max_steps \d+, and now it is None; take"):
         rollout(load_policy("zero"), "pick", 1, results=path)
+    with pytest.raises(UserError, match=r"episodes with policy\.name 'zero', and now it is 'random'; take"):
+        rollout(load_policy("random"), "pick", 1, tabletop=SHORT, results=path)
     path.write_text("something else\n")
     with pytest.raises(UserError, match="holds no results"):
         rollout(load_policy("zero"), "pick", 1, tabletop=SHORT, results=path)
