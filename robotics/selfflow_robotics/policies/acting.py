@@ -20,8 +20,8 @@ __all__ = ["ActingOptions", "Policy"]
 
 
 def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise UserError(f"a seed is at least 0 and below 2**63, got {seed}")
+    if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+        raise UserError(f"a seed is a whole number, at least 0 and below 2**63, got {seed!r}")
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,17 @@ class Policy:
         Args:
             image: ``(height, width, 3)`` uint8, of any size.
             instruction: what the robot is told.
-            state: ``(S,)`` in raw units.
+            state: ``(S,)`` in raw units; an array or a list.
 
         Raises:
-            UserError: an image or a state that no policy takes.
+            UserError: an image, an instruction or a state that no policy takes.
         """
-        request = self.request(Observation(image, instruction, state))
+        if not isinstance(instruction, str):
+            raise UserError(f"an instruction is a text, got {type(instruction).__name__}")
+        if state is not None:
+            try:
+                state = np.asarray(state, np.float32)
+            except (TypeError, ValueError) as error:
+                raise UserError(f"a state is (S,) numbers, got {type(state).__name__}: {error}") from error
+        request = self.request(Observation(np.asarray(image), instruction, state))
         return self.answer(self.chunks.chunks([request])[0])

@@ -5,6 +5,7 @@ To add one, write a class and a line in :data:`selfflow_robotics.policies.loadin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from .seeds import derived_seed
 __all__ = ["MeanPolicy", "RandomPolicy", "ReplayPolicy", "ZeroPolicy"]
 
 _HORIZON, _RATE = 8, 3.0
+_MAX_HORIZON = 10_000  # a number that does not fit the memory is told before anybody asks
 
 
 class RandomPolicy:
@@ -131,7 +133,11 @@ class ReplayPolicy:
         seed: int = 0,
     ) -> None:
         if data is None:
-            raise UserError("the policy 'replay' does what was recorded, and no data are given")
+            raise UserError(
+                "the policy 'replay' does what was recorded, and no data are given; name their folder ('data')"
+            )
+        if seed < 0:
+            raise UserError(f"a seed is at least 0, got {seed}")
         self._source = data if isinstance(data, RobotFiles) else open_episodes(data, layout, split)
         self._seed = seed
         self._executed = horizon if executed is None else executed
@@ -179,6 +185,8 @@ def _loaded(statistics: Statistics | Path | str | None) -> Statistics | None:
 def _about(name: str, statistics: Statistics | None, horizon: int, rate: float) -> PolicyAbout:
     known = statistics.control_rates if statistics else ()
     rate = rate or (known[0] if len(known) == 1 else _RATE)
+    if not 0 < rate < math.inf:
+        raise UserError(f"a control rate is a number of actions per second above 0, not {rate}")
     names = statistics.actions.names if statistics else ACTION_NAMES
     extra = {"statistics": statistics.digest} if statistics else {}
     return PolicyAbout(name=name, horizon=_checked(horizon), control_rate=rate, action_names=names, extra=extra)
@@ -187,4 +195,6 @@ def _about(name: str, statistics: Statistics | None, horizon: int, rate: float) 
 def _checked(horizon: int) -> int:
     if horizon < 1:
         raise UserError(f"a chunk has at least one action, not {horizon}")
+    if horizon > _MAX_HORIZON:
+        raise UserError(f"a chunk has at most {_MAX_HORIZON} actions, not {horizon}")
     return horizon

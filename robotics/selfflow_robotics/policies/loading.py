@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def load_policy(name: Path | str, **settings: Any) -> ChunkPolicy:
     values: tuple[Path | str, ...] = ()
     if str(name) in BASELINES:
         make = BASELINES[str(name)]
-    elif Path(name).expanduser().is_dir() or str(name) in BUNDLED:
+    elif os.path.isdir(os.path.expanduser(name)) or str(name) in BUNDLED:  # False too where no such name can be
         from ..adapter import FlowPolicy  # torch is imported here, not by the baselines
 
         make, values = FlowPolicy.from_pretrained, (name,)

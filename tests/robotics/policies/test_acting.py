@@ -112,6 +112,7 @@ def test_derived_seeds_tell_zeros_and_purposes_apart():
         ({"memory": 0}, "at least one past chunk"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"seed": -1}, "below 2\\*\\*63"),
+        ({"seed": 1.5}, "a seed is a whole number"),
         ({"executed": 5}, "too few to carry out 5"),
         ({"ensemble": "temporal"}, "nothing to average"),
     ],
@@ -127,6 +128,17 @@ def test_states_and_answers_that_do_not_fit():
         needy.act(IMAGE, "go")
     with pytest.raises(UserError, match="a state of 2 numbers"):
         needy.act(IMAGE, "go", np.zeros(3))
+    needy.act(IMAGE, "go", [1, 2])
+    seen = needy.chunks.asked[-1].observation.state
+    assert seen.dtype == np.float32 and seen.tolist() == [1, 2]
+    for asked, words in (
+        ((None, "go", [1, 2]), "image is \\(height, width, 3\\) of uint8"),
+        (([[1]], "go", [1, 2]), "image is \\(height, width, 3\\) of uint8"),
+        ((IMAGE, None, [1, 2]), "an instruction is a text, got NoneType"),
+        ((IMAGE, "go", ["a", "b"]), "a state is \\(S,\\) numbers, got list"),
+    ):
+        with pytest.raises(UserError, match=words):
+            needy.act(*asked)
     policy = Policy(Counting())
     with pytest.raises(UserError, match="chunk of shape"):
         policy.answer(np.zeros((3, 7)))

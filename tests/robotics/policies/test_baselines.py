@@ -116,6 +116,8 @@ def test_replay_knows_how_many_are_carried_out(recorded):
         load_policy("replay")
     with pytest.raises(UserError, match="no episode 9"):
         load_policy("replay", data=recorded, episode=9)
+    with pytest.raises(UserError, match="a seed is at least 0"):
+        load_policy("replay", data=recorded, seed=-1)
 
 
 def test_names_settings_and_folders_that_are_not_there(tmp_path):
@@ -131,3 +133,10 @@ def test_names_settings_and_folders_that_are_not_there(tmp_path):
         Policy.from_pretrained(tmp_path)
     with pytest.raises(UserError, match="at least one action"):
         load_policy("zero", horizon=0)
+    with pytest.raises(UserError, match="at most 10000 actions"):
+        load_policy("zero", horizon=10**12)
+    for rate in (-1, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="above 0"):
+            load_policy("random", control_rate=rate)
+    with pytest.raises(UserError, match="no policy and no folder"):
+        load_policy("a" * 5000)
