@@ -67,7 +67,8 @@ def read_observations(message: Mapping[Any, Any], about: PolicyAbout, prompt: st
     if image is None:
         raise UserError("the message has no picture: send 'image' or 'observation/image', (H, W, 3) uint8")
     pictures, batched = read_image(image)
-    prompts = _prompts(message.get("prompt", prompt), len(pictures))
+    said = message.get("prompt")
+    prompts = _prompts(prompt if said is None else said, len(pictures))
     states = _states(state, about, len(pictures), batched)
     observations = tuple(map(Observation, pictures, prompts, states))
     loose = [key for key in message if key not in used and not (key == _NESTED and inner)]
@@ -119,7 +120,7 @@ def read_state(value: Any) -> np.ndarray:
         UserError: not numbers, not finite, or more than a robot has.
     """
     if isinstance(value, list):
-        if not all(isinstance(number, (bool, int, float)) for number in value):
+        if not all(map(_is_number, value)):
             raise UserError("'state' is an array or a list of numbers, and this list holds something else")
         try:
             value = np.array(value, np.float64)
@@ -135,6 +136,11 @@ def read_state(value: Any) -> np.ndarray:
     if not np.all(np.isfinite(numbers)):
         raise UserError("'state' has numbers that are not finite (nan or infinity)")
     return numbers
+
+
+def _is_number(value: Any) -> bool:
+    # numpy's scalars too: `list(array)` of float32 comes as such
+    return isinstance(value, (bool, int, float)) or (isinstance(value, np.generic) and value.dtype.kind in "biuf")
 
 
 def _prompts(value: Any, rows: int) -> list[str]:

@@ -8,6 +8,8 @@ from typing import Literal
 
 from selfflow_mm.errors import UserError
 
+from .observations import read_prompt
+
 __all__ = ["ServerOptions"]
 
 
@@ -61,8 +63,15 @@ class ServerOptions:
             not self.api_key or not self.api_key.isascii() or not self.api_key.isprintable()
         ):
             raise UserError("an API key is printable ASCII text and not empty")
-        for name, least in (("max_message", 1024), ("max_connections", 1), ("max_rate", 0), ("grace", 0)):
+        if self.api_key is not None and self.api_key != self.api_key.strip():
+            raise UserError("an API key neither begins nor ends with a space: headers lose them, so no client had it")
+        for name, least, unit in (
+            ("max_message", 1024, " bytes"), ("max_connections", 1, ""), ("max_rate", 0, " per second"),
+            ("grace", 0, " s"),
+        ):  # fmt: skip
             if not least <= getattr(self, name) < math.inf:
-                raise UserError(f"{name} is at least {least}, not {getattr(self, name)}")
+                raise UserError(f"{name} is a number from {least}{unit} on, not {getattr(self, name)}")
         if not 0 < self.idle < math.inf:
-            raise UserError(f"connections are idle for more than 0 s before they are closed, not {self.idle}")
+            raise UserError(f"connections are idle for some seconds above 0 before they are closed, not {self.idle}")
+        if self.default_prompt is not None:
+            read_prompt(self.default_prompt)

@@ -107,8 +107,9 @@ class PolicyServer:
                 close_timeout=3,
                 logger=_QUIET,
             )
-        except OSError as error:
-            raise UserError(f"cannot listen on {options.host}:{options.port}: {error.strerror or error}") from error
+        except (OSError, UnicodeError) as error:  # a name that no host can have does not get as far as the system
+            why = getattr(error, "strerror", None) or error
+            raise UserError(f"cannot listen on {options.host}:{options.port}: {why}") from error
         self._watch = asyncio.create_task(self._watch_unread())
 
     async def stop(self) -> None:

@@ -141,7 +141,8 @@ def _observation(payload: Mapping[Any, Any], about: PolicyAbout, options: Server
     image, rows = read_image(_picture(payload.get("images"), options.camera))
     if rows:
         raise UserError("vla-eval's pictures are (H, W, 3), one at a time")
-    prompt = payload.get("task_description", options.default_prompt)
+    said = payload.get("task_description")
+    prompt = options.default_prompt if said is None else said
     if prompt is None:
         raise UserError("the observation has no 'task_description', the text that the robot is told")
     sent = payload.get("states", payload.get("state"))

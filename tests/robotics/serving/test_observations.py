@@ -23,6 +23,7 @@ FEELING = PolicyAbout("p", 4, 5.0, state_names=("x", "y", "z"), needs_state=True
         {"observation/image": IMAGE, "observation/state": np.array([1, 2, 3], np.int16)},
         {"observation": {"image": IMAGE, "state": np.array([1, 2, 3], ">f8")}},
         {"image": IMAGE, "observation/state": np.array([1.0, 2, 3])},
+        {"image": IMAGE, "state": list(np.array([1, 2, 3], np.float32))},
     ],
     ids=lambda message: " ".join(message),
 )
@@ -50,6 +51,7 @@ def test_unknown_keys_are_named_and_default_prompt() -> None:
     message = {"image": IMAGE, "observation/wrist_image": IMAGE, b"\xff": 1, "observation": {"joints": 1}}
     found = read_observations(message, BLIND, "do it")
     assert found.observations[0].instruction == "do it"
+    assert read_observations({**message, "prompt": None}, BLIND, "do it").observations[0].instruction == "do it"
     assert found.ignored == ("observation/wrist_image", str(b"\xff"), "observation/joints")
 
 
@@ -86,6 +88,7 @@ def test_a_state_that_the_policy_does_not_take_is_checked_and_left_out() -> None
         ({"state": [1, 2, 10**400]}, "too large"),
         ({"state": [1, 2, "3"]}, "something else"),
         ({"state": [[1, 2, 3]]}, "something else"),
+        ({"state": [1, 2, np.timedelta64(3)]}, "something else"),
         ({"state": np.array(["1", "2", "3"])}, "array of numbers"),
         ({"state": "123"}, "array of numbers, not str"),
         ({"state": np.zeros((1, 3))}, "rows go together"),

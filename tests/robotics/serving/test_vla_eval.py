@@ -111,6 +111,7 @@ def test_states_and_default_prompt() -> None:
         assert client.act()[2] == 0
         answer = client.ask("observation", {"images": {"a": array(IMAGE)}})
         assert np.frombuffer(answer["payload"]["actions"]["data"], "<f4")[1] == 5
+        assert client.act(task_description=None)[1] == 5
 
 
 def test_pictures_as_the_harness_encodes_them() -> None:
