@@ -153,11 +153,11 @@ def test_a_config_that_ships_runs(both_rates, still_tokenizer, tmp_path):
     overrides = [
         f"tokenizer={still_tokenizer}", "init=''", "model.width=32", "model.heads=2", "model.double_blocks=1",
         "model.single_blocks=1", "model.rope_axes=[8, 2, 2, 4]", "data.height=32", "data.width=48", "data.batch=4",
-        "run.steps=2", "run.device=cpu", "offline.windows=2",
+        "run.steps=2", "run.device=cpu", "offline.windows=2", "data.split=train",
     ]  # fmt: skip
     out = tmp_path / "run"
     options = ["--data", str(both_rates[3]), "--out", str(out)]
     assert main(["finetune-robot", "robot/tabletop_tiny.yaml", *overrides, *options]) == 0
     about = json.loads((out / "model/config.json").read_text())
-    assert about["model"]["isolate_conditions"] and about["sampling"]["shift"] == {"video": 4, "action": 1}
+    assert about["model"]["isolate_conditions"] and about["sampling"]["shift"] == {"video": 4, "action": 3}
     assert not shutil.rmtree(out)
