@@ -47,8 +47,10 @@ class Observation:
             raise UserError(
                 f"an observation's image is (height, width, 3) of uint8, got {self.image.shape} of {self.image.dtype}"
             )
-        if self.state is not None and (self.state.ndim != 1 or not np.all(np.isfinite(self.state))):
-            raise UserError(f"an observation's state is (S,) finite numbers, got shape {self.state.shape}")
+        if self.state is not None and self.state.ndim != 1:
+            raise UserError(f"an observation's state is (S,) numbers, got shape {self.state.shape}")
+        if self.state is not None and not np.all(np.isfinite(self.state)):
+            raise UserError(f"an observation's state is finite numbers, got {self.state.tolist()}")
 
 
 @dataclass(frozen=True, eq=False)

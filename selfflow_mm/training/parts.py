@@ -197,7 +197,10 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     slower).
     """
     if precision != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+        known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        if precision not in known:
+            raise UserError(f"precision is auto, float32 or bfloat16, not '{precision}'")
+        return known[precision]
     if device.type == "cuda":
         return torch.bfloat16
     fast = device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -53,8 +54,12 @@ class FlowPolicy:
             raise UserError(f"the level that video is kept at lies in (0, 1], got {video}")
         if not 0 <= context_level < 1:
             raise UserError(f"context_level lies in [0, 1), got {context_level}")
-        if steps is not None and steps < 1:
-            raise UserError(f"a solver takes at least one step, got {steps}")
+        if steps is not None and (not isinstance(steps, int) or steps < 1):
+            raise UserError(f"a solver takes a whole number of steps, at least one, got {steps}")
+        if not math.isfinite(guidance):
+            raise UserError(f"guidance is a finite number, 1 for none, got {guidance}")
+        if state not in ("given", "absent"):
+            raise UserError(f"state is given or absent, not '{state}'")
         if state == "absent" and model.spec.state_names and not model.spec.state_optional:
             raise UserError("this model always saw the state in training, so it cannot act without; state=given")
         self.task = "policy" if video == "absent" else "joint"

@@ -166,7 +166,10 @@ def test_a_model_without_state_passes_over_states(stills):
         ({"video": 0.0}, r"lies in \(0, 1\], got 0"),
         ({"video": 1.2}, r"lies in \(0, 1\], got 1.2"),
         ({"context_level": 1.0}, r"context_level lies in \[0, 1\)"),
-        ({"steps": 0}, "at least one step"),
+        ({"steps": 0}, "at least one, got 0"),
+        ({"steps": 2.5}, "whole number of steps, at least one, got 2.5"),
+        ({"guidance": float("nan")}, "guidance is a finite number"),
+        ({"state": "maybe"}, "given or absent, not 'maybe'"),
     ],
 )
 def test_settings_of_a_policy_out_of_range(model, settings, sentence):
