@@ -25,7 +25,7 @@ from selfflow_mm.weights import find_weights
 from selfflow_tokenizers.folder import weights_hash
 
 from .spec import RobotSpec
-from .streams import video_positions
+from .streams import from_changes, to_changes, video_positions
 from .tasks import VIDEO
 
 __all__ = ["RobotModel"]
@@ -123,14 +123,22 @@ class RobotModel:
         height, width = self.spec.height, self.spec.width
         shape = self.video.filled(pictures.shape[1], height, width)
         filled = torch.stack([self.video.fill(clip, shape) for clip in pictures])
-        return self.video.encode_batch(filled).to(self.device)
+        values = self.video.encode_batch(filled).to(self.device)
+        return to_changes(values, self._present) if self.spec.video_tokens == "changes" else values
 
     def decode(self, values: Tensor, frames: int) -> np.ndarray:
         """Token values ``(B, N, C)`` of a clip -> ``(B, frames, height, width, 3)`` uint8."""
+        if self.spec.video_tokens == "changes":
+            values = from_changes(values, self._present)
         positions = video_positions(self.video, self.spec, frames)
         rows, columns = (int(positions[:, axis].max()) + 1 for axis in (1, 2))
         pixels = self.video.decode_batch(values, rows, columns)
         return pixels[:, :frames, : self.spec.height, : self.spec.width].cpu().numpy()
+
+    @property
+    def _present(self) -> int:
+        """Tokens of one frame of latents."""
+        return len(video_positions(self.video, self.spec, 1))
 
     def clip(self, present: Tensor, actions: int, seeds: Sequence[int]) -> tuple[TokenStream, Tensor]:
         """A stream of noise for a clip that begins with the present and shows what ``actions`` actions do, and clean

@@ -23,6 +23,7 @@ from ..actions.transform import Transform, transform_from_dict
 from ..resizing import Fit, resize
 from ..robot_episode import ACTION_NAMES, GRIPPER
 from ..statistics import Statistics, missing_statistics
+from .streams import VideoTokens
 
 __all__ = ["FILE_NAME", "FORMAT", "VERSION", "RobotSpec"]
 
@@ -49,6 +50,8 @@ class RobotSpec:
         camera: of the data it was trained on, where one was named; "" is each episode's first.
         relative_to: the model sees each action's motion from the ``step`` before, or from where the ``chunk`` begins
             (:mod:`..actions.relative`).
+        video_tokens: of what follows the present the model sees ``frames``, or ``changes`` since the present
+            (:func:`.streams.to_changes`).
     """
 
     horizon: int
@@ -67,6 +70,7 @@ class RobotSpec:
     state_optional: bool = True
     camera: str = ""
     relative_to: RelativeTo = "step"
+    video_tokens: VideoTokens = "frames"
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
@@ -84,6 +88,8 @@ class RobotSpec:
             raise UserError("a robot model that takes a state has names and a transform of it, others have neither")
         if self.relative_to not in ("step", "chunk"):
             raise UserError(f"relative_to is 'step' or 'chunk', got '{self.relative_to}'")
+        if self.video_tokens not in ("frames", "changes"):
+            raise UserError(f"video_tokens is 'frames' or 'changes', got '{self.video_tokens}'")
         if self.relative_to == "chunk" and self.action_names[: len(ACTION_NAMES)] != ACTION_NAMES:
             raise UserError(
                 f"relative_to=chunk sums motions ({', '.join(ACTION_NAMES[:GRIPPER])}), and the actions of these data "
@@ -159,6 +165,7 @@ class RobotSpec:
             "fit": self.fit,
             "camera": self.camera,
             "relative_to": self.relative_to,
+            "video_tokens": self.video_tokens,
             "action_names": list(self.action_names),
             "state_names": list(self.state_names),
             "actions": self.actions.to_dict(),
@@ -214,6 +221,7 @@ class RobotSpec:
                 state_optional=bool(data["state_optional"]),
                 camera=str(data.get("camera", "")),
                 relative_to=data.get("relative_to", "step"),
+                video_tokens=data.get("video_tokens", "frames"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is not whole: {error!r}") from error

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from selfflow_mm.tokens import TokenStream
 
-from .spec import RobotSpec
+if TYPE_CHECKING:
+    from .spec import RobotSpec
 
-__all__ = ["action_stream", "state_stream", "video_positions"]
+__all__ = ["VideoTokens", "action_stream", "from_changes", "state_stream", "to_changes", "video_positions"]
+
+#: What tokens of frames after the present hold: the frame itself, or what has changed since the present.
+VideoTokens = Literal["frames", "changes"]
 
 
 def action_stream(values: Tensor, control_rate: float) -> TokenStream:
@@ -30,3 +34,17 @@ def state_stream(values: Tensor) -> TokenStream:
 def video_positions(tokenizer: Any, spec: RobotSpec, frames: int) -> Tensor:
     """``(N, 4)`` places of a clip of ``frames`` frames."""
     return tokenizer.positions(frames, spec.height, spec.width, spec.video_rate)
+
+
+def to_changes(values: Tensor, present: int) -> Tensor:
+    """Tokens ``(B, N, C)`` of a clip, ``present`` of them for each frame of latents -> the same, each frame but the
+    first as its difference from the first: where a camera stands still most of them are zero.
+    """
+    first, rest = values[:, None, :present], values[:, present:].unflatten(1, (values.shape[1] // present - 1, present))
+    return torch.cat([values[:, :present], (rest - first).flatten(1, 2)], dim=1)
+
+
+def from_changes(values: Tensor, present: int) -> Tensor:
+    """The inverse of :func:`to_changes`."""
+    first, rest = values[:, None, :present], values[:, present:].unflatten(1, (values.shape[1] // present - 1, present))
+    return torch.cat([values[:, :present], (rest + first).flatten(1, 2)], dim=1)

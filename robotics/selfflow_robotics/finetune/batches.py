@@ -12,7 +12,7 @@ from selfflow_mm.randomness import Randomness
 from selfflow_mm.tokens import TokenStream
 
 from ..adapter.spec import RobotSpec
-from ..adapter.streams import action_stream, state_stream, video_positions
+from ..adapter.streams import action_stream, state_stream, to_changes, video_positions
 from ..adapter.tasks import ACTION, STATE, TASKS, VIDEO
 from .config import FinetuneConfig
 from .windows import TokenWindows, WindowSource
@@ -97,7 +97,10 @@ def batch_of(
     question = TASKS[task]
     frames = 1 if question.video == "present" else spec.frames(windows.actions.shape[1])
     places = video_positions(tokenizer, spec, frames)
-    streams: dict[str, TokenStream] = {VIDEO: TokenStream.dense(windows.video, places)}
+    video = windows.video
+    if spec.video_tokens == "changes":
+        video = to_changes(video, len(video_positions(tokenizer, spec, 1)))
+    streams: dict[str, TokenStream] = {VIDEO: TokenStream.dense(video, places)}
     if question.actions != "absent":
         streams[ACTION] = action_stream(windows.actions, spec.control_rate)
     state = state and windows.states is not None

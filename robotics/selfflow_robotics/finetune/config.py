@@ -14,6 +14,7 @@ from selfflow_mm.training.config import OptimizerConfig, RunConfig, TextConfig
 
 from ..actions.normalise import Kind
 from ..actions.relative import RelativeTo
+from ..adapter.streams import VideoTokens
 from ..adapter.tasks import TASKS
 from ..resizing import Fit
 
@@ -42,6 +43,8 @@ class RobotDataConfig:
         gripper: the same for the gripper's column of actions: ``unit`` takes 0 to 1 to -1 to 1, ``identity`` leaves it.
         relative_to: the model sees an action's motion from the ``step`` before, or from where its ``chunk`` begins
             (:mod:`selfflow_robotics.actions.relative`); a policy plans ahead sooner with the latter.
+        video_tokens: of what follows the present the model sees ``frames``, or ``changes`` since the present: where the
+            camera stands still most tokens are then zero, and a world model need not learn to copy.
         state: ``given`` as a token, or ``absent``.
         state_dropout: share of batches without the state, so that the policy can do without.
         stride: steps between two windows' starts in an episode.
@@ -68,6 +71,7 @@ class RobotDataConfig:
     states: Kind = "quantile"
     gripper: Kind = "unit"
     relative_to: RelativeTo = "step"
+    video_tokens: VideoTokens = "frames"
     state: Literal["given", "absent"] = "given"
     state_dropout: float = 0.1
     stride: int = 1

@@ -163,6 +163,7 @@ def robot_spec(config: FinetuneConfig, data: RobotData, statistics: Statistics, 
         state_optional=not takes or wanted.state_dropout > 0,
         camera=wanted.camera,
         relative_to=wanted.relative_to,
+        video_tokens=wanted.video_tokens,
     )
     for count in {1, spec.horizon} if wanted.shorter else {spec.horizon}:
         refuse_cut_frames(spec, tokenizer, count)

@@ -33,7 +33,7 @@ def test_every_field_is_in_the_file(tmp_path):
     """A field that is forgotten in one of the two directions would come back as its default."""
     changed = make_spec(
         horizon=5, control_rate=5.0, video_rate=20.0, height=48, width=80, fit="pad", robot="widowx",
-        tasks=("world", "video"), state_optional=False, camera="wrist", relative_to="chunk",
+        tasks=("world", "video"), state_optional=False, camera="wrist", relative_to="chunk", video_tokens="changes",
         actions=normaliser("gaussian", make_spec().statistics.actions),
     )  # fmt: skip
     plain = make_spec()
@@ -66,6 +66,8 @@ def test_sums_of_what_is_no_motion_are_refused():
         make_spec(action_names=names, relative_to="chunk")
     with pytest.raises(UserError, match="relative_to is 'step' or 'chunk', got 'world'"):
         make_spec(relative_to="world")
+    with pytest.raises(UserError, match="video_tokens is 'frames' or 'changes', got 'flow'"):
+        make_spec(video_tokens="flow")
 
 
 def broken(tmp_path, change):
