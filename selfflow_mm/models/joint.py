@@ -8,6 +8,7 @@ layer. Nothing here knows of losses, solvers or devices.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -48,6 +49,9 @@ class JointConfig:
         absolute_positions: tokens are also told where they are at the input, by the sines and cosines that their keys
             are turned by. Rotary positions alone say how far two tokens are apart: enough where the answer stands
             where it is given (a picture), not where an action must say in numbers at which place something lies.
+        data_std: modality -> standard deviation of its clean tokens. Its velocity is then what the best linear denoiser
+            of such data says plus what the network adds (:func:`linear_velocity`), as in EDM's preconditioning. Another
+            model: it must be trained so.
     """
 
     preset: str = ""
@@ -67,6 +71,7 @@ class JointConfig:
     projector_channels: int = 0
     isolate_conditions: bool = False
     absolute_positions: bool = False
+    data_std: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width < 1 or self.width % self.heads:
@@ -81,6 +86,9 @@ class JointConfig:
             raise UserError("a transformer needs at least one block; set double_blocks or single_blocks")
         if self.bias and not self.qkv_bias:
             raise UserError("bias without qkv_bias is not built; set qkv_bias too, or bias to false")
+        for name, std in self.data_std.items():
+            if not 0 < std < math.inf:
+                raise UserError(f"data_std.{name} is a standard deviation above 0, got {std}")
         if self.projector_channels < 0:
             raise UserError(f"projector_channels cannot be negative, got {self.projector_channels}")
         if self.mlp_ratio <= 0 or self.projector_ratio <= 0:
@@ -401,6 +409,10 @@ class JointTransformer(nn.Module):
         shift, scale = self.out_modulation(of_media).unbind(2)
         x = modulated_norm(x[:, n_text:], shift, scale, choices[1])
         velocity = {m: self.media_out[m](part) for m, part in zip(names, x.split(sizes, dim=1), strict=True)}
+        for m, std in self.config.data_std.items():
+            if m in velocity:
+                t = levels[m].per_token()[..., None]
+                velocity[m] = velocity[m] + linear_velocity(t, std).to(velocity[m].dtype) * streams[m].values
         return Output(velocity, features)
 
     def _check(
@@ -432,6 +444,14 @@ class JointTransformer(nn.Module):
         for block in features_after:
             if not 1 <= block <= self.config.depth:
                 raise UserError(f"features_after is {block}; the blocks are counted from 1 to {self.config.depth}")
+
+
+def linear_velocity(t: Tensor, std: float) -> Tensor:
+    """c of the least squares estimate ``c x_t`` of the velocity x1 - x0, for independent x0 ~ N(0, std^2) and
+    x1 ~ N(0, 1) on the path x_t = (1 - t) x0 + t x1: Cov(x1 - x0, x_t) / Var(x_t) (Karras et al. 2022,
+    arXiv:2206.00364, app. B.6).
+    """
+    return (t - (1 - t) * std**2) / (t**2 + (1 - t) ** 2 * std**2)
 
 
 def among(block: int, chosen: tuple[int, ...]) -> bool:

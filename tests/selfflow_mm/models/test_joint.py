@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from selfflow_mm.errors import UserError
 from selfflow_mm.models import JointConfig, JointTransformer
+from selfflow_mm.models.joint import linear_velocity
 from selfflow_mm.models.positions import rope_table, rotate
 from selfflow_mm.tokens import NoiseLevels, TokenStream
 
@@ -211,7 +212,30 @@ def test_a_model_begins_as_one_that_was_not_told_absolute_positions():
         assert torch.equal(told(streams, levels, text).velocity[m], velocity)
 
 
-ISOLATED = replace(CONFIG, isolate_conditions=True, absolute_positions=True)
+@settings(max_examples=10, deadline=None)
+@given(st.floats(0.05, 3.0), st.floats(0.02, 1.0))
+def test_the_linear_velocity_is_that_of_least_squares(std, t):
+    generator = torch.Generator().manual_seed(0)
+    x0, x1 = std * torch.randn(40_000, generator=generator), torch.randn(40_000, generator=generator)
+    x = (1 - t) * x0 + t * x1
+    fitted = float(x @ (x1 - x0) / (x @ x))
+    assert float(linear_velocity(torch.tensor(t), std)) == pytest.approx(fitted, rel=0.03, abs=0.03 * (1 + std) / t)
+
+
+def test_a_network_that_says_nothing_leaves_the_linear_velocity():
+    torch.manual_seed(5)
+    network = JointTransformer(replace(CONFIG, data_std={"video": 0.5}))  # its output layers begin at zero
+    streams, text = make(2)
+    levels = levels_for(streams, text, 0.4)
+    velocity = network(streams, levels, text).velocity
+    # By hand: (.4 - .6 * .25) / (.16 + .36 * .25) = 1.
+    assert torch.allclose(velocity["video"], streams["video"].values, atol=1e-6)
+    assert not velocity["audio"].any()
+    with pytest.raises(UserError, match="data_std.video is a standard deviation above 0, got 0"):
+        replace(CONFIG, data_std={"video": 0.0})
+
+
+ISOLATED = replace(CONFIG, isolate_conditions=True, absolute_positions=True, data_std={"video": 0.4})
 
 
 @pytest.fixture(scope="module")

@@ -209,7 +209,7 @@ def test_a_run_of_an_earlier_release_goes_on_as_if_nothing_had_changed(small_con
     for name in ("posthoc_ema", "recompute"):
         del config["run"][name]
     config["objective"] = {"name": "self-flow", "gamma": 0.8, "student_layer": 0.3, "teacher_layer": 0.7}
-    for name in ("preset", "qkv_bias", "projector_channels", "isolate_conditions", "absolute_positions"):
+    for name in ("preset", "qkv_bias", "projector_channels", "isolate_conditions", "absolute_positions", "data_std"):
         del config["model"][name]
     file.write_text(json.dumps(config))
     capsys.readouterr()
