@@ -12,7 +12,8 @@ BUNDLED = {
     "tiny": "tiny",
     "tiny/video": "tiny/tokenizers/video",
     "tiny/audio": "tiny/tokenizers/audio",
-    "tabletop/pictures": "tabletop/tokenizers/video",
+    "tabletop": "tabletop",
+    "tabletop/pictures": "tabletop/tokenizers/image",
 }
 
 

@@ -83,8 +83,10 @@ class Dreamer:
         self._context_level, self._steps = context_level, steps
         self._reward, self._success = reward, success
         about = self._model.about
-        self._starts = images
-        if images is not None and not isinstance(images, Starts):
+        self._starts: Starts | None
+        if images is None or isinstance(images, Starts):
+            self._starts = images
+        else:
             self._starts = Starts(images, instruction, about.camera or None)
         self._size, self._fit = (about.height, about.width), about.fit
         columns = len(about.action_names)
