@@ -12,7 +12,8 @@ BUNDLED = {
     "tiny": "tiny",
     "tiny/video": "tiny/tokenizers/video",
     "tiny/audio": "tiny/tokenizers/audio",
-    "tabletop": "tabletop",
+    # Not "tabletop": that is what people call the folder of its data, and a folder goes before a bundled name.
+    "tabletop-policy": "tabletop",
     "tabletop/pictures": "tabletop/tokenizers/image",
 }
 

@@ -117,6 +117,17 @@ def test_a_task_of_two_parts_is_two_episodes(tmp_path):
     np.testing.assert_array_equal(first.states[-1, :7], second.states[0, :7])  # it goes on where it was
 
 
+def test_the_second_instruction_comes_while_the_hand_is_on_the_handle(tmp_path):
+    """As in rollouts, where it comes as soon as the drawer is open: who learns from this has seen how to go on."""
+    record(tmp_path / "data", RecordOptions(("place_in_drawer",), 2, seed=4), progress=False)
+    source = open_episodes(tmp_path / "data")
+    for number in range(0, len(source), 2):
+        first, second = (source.read(*source.locate(number + part)) for part in (0, 1))
+        closed = second.state_names.index("gripper_closed")
+        assert second.instruction.startswith("place") and second.states[0][closed] > 0.1
+        assert np.array_equal(second.states[0], first.states[-1]) and second.states[-1][closed] < 0.1
+
+
 def test_sound_is_recorded_on_request(tmp_path):
     record(tmp_path / "data", RecordOptions(tasks=("close_drawer",), episodes=1, sound=True), progress=False)
     episode = open_episodes(tmp_path / "data").read(0, 0)

@@ -8,7 +8,7 @@ from selfflow_robotics.rollouts import rollout
 
 
 def test_it_opens_and_closes_drawers():
-    policy = FlowPolicy.from_pretrained("tabletop", device="cpu", precision="float32")
+    policy = FlowPolicy.from_pretrained("tabletop-policy", device="cpu", precision="float32")
     results = rollout(policy, ["open_drawer", "close_drawer"], 8, seed=5, batch=8, acting=ActingOptions(executed=3))
     # Random actions close one drawer in twenty and open none.
     for task in ("open_drawer", "close_drawer"):
