@@ -90,11 +90,11 @@ def record(
     """
     from tqdm import tqdm
 
-    from .tabletop.tasks import TASKS
+    from .tabletop.tasks import ALL_TASKS
 
     for task in options.tasks:
-        if task not in TASKS:
-            raise UserError(f"the tabletop has no task '{task}'; there are {', '.join(TASKS)}")
+        if task not in ALL_TASKS:
+            raise UserError(f"the tabletop has no task '{task}'; there are {', '.join(ALL_TASKS)}")
     if not 0 <= options.wander <= 1:
         raise UserError(f"wander is a share of demonstrations in [0, 1], got {options.wander}")
     if options.episodes < 1 or not options.tasks:

@@ -134,11 +134,11 @@ def jobs_of(tasks: Sequence[str], episodes: Sequence[int], seed: int, acting_see
     Raises:
         UserError: an unknown task, one that is named twice, no episode, or numbers below 0.
     """
-    from ..tabletop import TASKS
+    from ..tabletop import ALL_TASKS
 
     for task in tasks:
-        if task not in TASKS:
-            raise UserError(f"the tabletop has no task '{task}'; there are {', '.join(TASKS)}")
+        if task not in ALL_TASKS:
+            raise UserError(f"the tabletop has no task '{task}'; there are {', '.join(ALL_TASKS)}")
     if not tasks or len(set(tasks)) < len(tasks):
         raise UserError(f"name at least one task, and each once; got {', '.join(tasks) or 'none'}")
     if not episodes or min(episodes) < 0 or len(set(episodes)) < len(episodes):

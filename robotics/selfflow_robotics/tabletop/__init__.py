@@ -10,10 +10,10 @@ import gymnasium
 
 from .env import TabletopEnv, get_image
 from .expert import Expert
-from .tasks import TASKS
+from .tasks import ALL_TASKS, TASKS
 from .variants import VARIANTS
 
-__all__ = ["TASKS", "VARIANTS", "Expert", "TabletopEnv", "get_image"]
+__all__ = ["ALL_TASKS", "TASKS", "VARIANTS", "Expert", "TabletopEnv", "get_image"]
 
 ID = "selfflow/Tabletop-v0"
 

@@ -16,7 +16,7 @@ from .contacts import Contact
 from .renderer import Renderer
 from .scene import moving_bodies, static_bodies
 from .sound import SAMPLES, Microphones
-from .tasks import TASKS, Task, make_task
+from .tasks import ALL_TASKS, Task, make_task
 from .variants import Setting, chosen, make_setting
 
 HEIGHT, WIDTH = 256, 320
@@ -197,8 +197,8 @@ def get_image(env: gymnasium.Env[Any, Any], obs: dict[str, Any], camera_name: st
 
 
 def _known_task(name: str) -> str:
-    if name not in TASKS and name != "random":
-        raise UserError(f"there is no task '{name}'; known: {', '.join(TASKS)}, random")
+    if name not in ALL_TASKS and name != "random":
+        raise UserError(f"there is no task '{name}'; known: {', '.join(ALL_TASKS)}, random")
     return name
 
 

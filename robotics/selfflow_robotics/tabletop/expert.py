@@ -70,7 +70,8 @@ class Expert(Motions):
     def _solve(self) -> Actions:
         task = self.env.task
         if isinstance(task, Pick):
-            yield from self.grasp(task.thing)
+            among = [thing.top for thing in task.world.things if thing is not task.thing]
+            yield from self.grasp(task.thing, over=max(among) + 0.06 if among else 0.0)
             yield from self.lift(0.10)
         elif isinstance(task, MoveNear):
             yield from self._move_near(task)

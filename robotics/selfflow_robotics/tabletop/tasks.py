@@ -1,6 +1,6 @@
 """What there is to do: layouts, instructions and success, after SIMPLER's Google-robot tasks.
 
-To add a task, write a class and add it to ``TASKS``.
+To add a task, write a class and add it to ``TASKS``, or to ``ALL_TASKS`` alone if nobody is to be judged by it.
 """
 
 from __future__ import annotations
@@ -59,9 +59,11 @@ class Pick(Task):
         place = (rng.uniform(*AREA_X), rng.uniform(*AREA_Y))
         yaw = rng.uniform(-math.pi, math.pi)
         on_side = bool(rng.random() < 0.4) and kind.lies
-        self.thing = put(kind.name, place, yaw, on_side)
-        self.world = World([self.thing], None, start(rng))
-        self.height = self.thing.place[2]
+        thing = put(kind.name, place, yaw, on_side)
+        self._lift(thing, World([thing], None, start(rng)))
+
+    def _lift(self, thing: Thing, world: World) -> None:
+        self.thing, self.world, self.height = thing, world, thing.place[2]
         self.stats = {"is_grasped": False, "consecutive_grasp": 0, "lifted_object": False, "n_lift_significant": 0}
 
     @property
@@ -79,6 +81,18 @@ class Pick(Task):
         return success
 
 
+class PickAmong(Pick):
+    """As ``Pick``, with two more objects in reach, so that the name must be understood: in ``pick`` it can be ignored.
+    SIMPLER has no such task; demonstrations of it teach names."""
+
+    name = "pick_among"
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        Task.__init__(self)
+        self.things = _three(rng)
+        self._lift(self.things[0], World(self.things, None, start(rng)))
+
+
 class MoveNear(Task):
     """Success: the object was moved, lies or hangs at its height near the target, nearer than the third object, and
     nothing else was moved as far."""
@@ -87,11 +101,7 @@ class MoveNear(Task):
 
     def __init__(self, rng: np.random.Generator) -> None:
         super().__init__()
-        names = [str(name) for name in rng.choice(sorted(KINDS), size=3, replace=False)]
-        places = _apart(rng)
-        self.things = [
-            put(name, place, rng.uniform(-math.pi, math.pi)) for name, place in zip(names, places, strict=True)
-        ]
+        self.things = _three(rng)
         self.source, self.target, self.other = self.things
         self.world = World(self.things, None, start(rng))
         self.began = [tuple(thing.place) for thing in self.things]
@@ -199,22 +209,24 @@ class PlaceInDrawer(Task):
         return self.subtask == 1 and inside and stats["qpos"] >= 0.05
 
 
-TASKS: dict[str, type[Pick | MoveNear | OpenDrawer | CloseDrawer | PlaceInDrawer]] = {
-    task.name: task for task in (Pick, MoveNear, OpenDrawer, CloseDrawer, PlaceInDrawer)
-}
+TaskClass = type[Pick | MoveNear | OpenDrawer | CloseDrawer | PlaceInDrawer]
+
+#: The suite: what is recorded and acted unless tasks are named, and what ``random`` draws from.
+TASKS: dict[str, TaskClass] = {task.name: task for task in (Pick, MoveNear, OpenDrawer, CloseDrawer, PlaceInDrawer)}
+ALL_TASKS: dict[str, TaskClass] = {**TASKS, PickAmong.name: PickAmong}
 
 
 def make_task(name: str, rng: np.random.Generator) -> Task:
-    """A new episode of a task; ``"random"`` draws which.
+    """A new episode of a task; ``"random"`` draws which of the suite.
 
     Raises:
         UserError: there is no such task.
     """
     if name == "random":
         name = str(rng.choice(list(TASKS)))
-    if name not in TASKS:
-        raise UserError(f"there is no task '{name}'; known: {', '.join(TASKS)}, random")
-    return TASKS[name](rng)
+    if name not in ALL_TASKS:
+        raise UserError(f"there is no task '{name}'; known: {', '.join(ALL_TASKS)}, random")
+    return ALL_TASKS[name](rng)
 
 
 def put(name: str, place: tuple[float, float], yaw: float, on_side: bool = False) -> Thing:
@@ -228,6 +240,13 @@ def start(rng: np.random.Generator) -> tuple[float, float, float]:
     """Where the tool begins: on the right, where it hides little, a little different each time."""
     x, y, z = rng.uniform(-0.02, 0.02, 3)
     return (0.42 + x, y - 0.20, 1.13 + z)
+
+
+def _three(rng: np.random.Generator) -> list[Thing]:
+    """Objects of three kinds, apart from each other."""
+    names = [str(name) for name in rng.choice(sorted(KINDS), size=3, replace=False)]
+    places = _apart(rng)
+    return [put(name, place, rng.uniform(-math.pi, math.pi)) for name, place in zip(names, places, strict=True)]
 
 
 def _apart(rng: np.random.Generator) -> list[tuple[float, float]]:

@@ -12,7 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from selfflow_mm.errors import UserError
-from selfflow_robotics.tabletop import TASKS, VARIANTS, Expert, TabletopEnv, get_image
+from selfflow_robotics.tabletop import ALL_TASKS, VARIANTS, Expert, TabletopEnv, get_image
 from selfflow_robotics.tabletop.renderer import Renderer
 from selfflow_robotics.tabletop.scene import moving_bodies, static_bodies
 from selfflow_robotics.tabletop.variants import make_setting
@@ -62,7 +62,7 @@ def test_tcp_pose_tells_the_rotation_that_was_commanded():
     np.testing.assert_allclose(obs["agent"]["qpos"][6:], [0.5, 0.5], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(TASKS))
+@pytest.mark.parametrize("name", sorted(ALL_TASKS))
 def test_the_same_seed_and_actions_give_the_same_bits(name):
     def run() -> list[bytes]:
         env = make(task=name, sound=True, variant="all")

@@ -6,9 +6,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from selfflow_robotics.tabletop import TASKS, Expert
+from selfflow_robotics.tabletop import ALL_TASKS, Expert
 
-NAMES = sorted(TASKS)
+NAMES = sorted(ALL_TASKS)
 
 
 def episode(name: str, seed: int, noise: float = 0.0, **settings) -> tuple[bool, int, np.ndarray, Expert]:

@@ -11,7 +11,7 @@ import pytest
 from selfflow_mm.errors import UserError
 from selfflow_robotics.tabletop import measures as m
 from selfflow_robotics.tabletop.footprints import overlap
-from selfflow_robotics.tabletop.tasks import CloseDrawer, MoveNear, OpenDrawer, Pick, PlaceInDrawer, make_task
+from selfflow_robotics.tabletop.tasks import ALL_TASKS, CloseDrawer, MoveNear, OpenDrawer, Pick, PickAmong, PlaceInDrawer, make_task
 
 NO = np.zeros(3)
 
@@ -32,6 +32,17 @@ def test_pick_succeeds_at_two_centimetres_in_the_gripper_only():
         assert task.stats["lifted_object"] and task.stats["is_grasped"]
     assert task.stats["n_lift_significant"] == 2
     assert task.stats["consecutive_grasp"] == 3
+
+
+def test_pick_among_succeeds_with_the_named_object_only():
+    for seed in range(20):
+        task = PickAmong(rng(seed))
+        assert len({thing.name for thing in task.things}) == 3
+        assert task.instruction == f"pick {task.things[0].name}"
+        for thing in reversed(task.things):
+            task.world.heap.held = thing
+            thing.place[2] += 0.05
+            assert task.evaluate() is (thing is task.things[0])
 
 
 def test_move_near_succeeds_near_the_target_only_and_with_the_right_object():
@@ -96,7 +107,7 @@ def test_place_in_drawer_needs_the_object_at_rest_in_the_drawer_and_the_second_s
     assert not task.evaluate()  # shut again
 
 
-@pytest.mark.parametrize("name", ["pick", "move_near", "open_drawer", "close_drawer", "place_in_drawer"])
+@pytest.mark.parametrize("name", ALL_TASKS)
 def test_layouts_are_apart_within_reach_and_not_solved(name):
     for seed in range(60):
         task = make_task(name, rng(seed))
