@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from selfflow_tokenizers.media import Image
+from selfflow_tokenizers.tensor_file import save_tensors
 
 from ..errors import UserError
 from ..randomness import Randomness
@@ -225,7 +226,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
     beside = path.with_name(path.name + ".tmp")
-    save_file(tensors, beside)
+    save_tensors(tensors, beside)
     os.replace(beside, path)
 
 

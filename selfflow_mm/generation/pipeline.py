@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from selfflow_tokenizers import ByteTextEncoder, load_tokenizer
 from selfflow_tokenizers.media import Audio, Image, Media, Video
 from selfflow_tokenizers.stream import Extent
+from selfflow_tokenizers.tensor_file import save_tensors
 from selfflow_tokenizers.text import TextEncoder, load_text_encoder
 
 from ..conditions import Conditions
@@ -283,7 +284,7 @@ class Pipeline:
         if half:
             tensors = {k: v.half() for k, v in tensors.items()}
         beside = folder / "model.safetensors.tmp"
-        save_file(tensors, beside, metadata={"format": "pt", **(metadata or {})})
+        save_tensors(tensors, beside, metadata={"format": "pt", **(metadata or {})})
         os.replace(beside, folder / "model.safetensors")
 
     @classmethod

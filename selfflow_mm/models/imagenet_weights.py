@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from selfflow_tokenizers.tensor_file import save_tensors
 
 from ..config import from_dict
 from ..errors import UserError
@@ -83,7 +84,7 @@ def save_imagenet(net: SelfFlowPerTokenDiT, path: Path | str) -> Path:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         tensors = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-        save_file(tensors, beside, metadata={"format": "pt", "selfflow": json.dumps(about)})
+        save_tensors(tensors, beside, metadata={"format": "pt", "selfflow": json.dumps(about)})
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be written: {error}") from error

@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from selfflow_tokenizers.tensor_file import save_tensors
 
 from ..errors import UserError
 
@@ -55,7 +57,7 @@ def save_checkpoint(
     sizes: dict[str, int] = {}
     for name, group in tensors.items():
         file = draft / f"{name}.safetensors"
-        save_file(_storable(group), file, metadata={"format": "pt"})
+        save_tensors(_storable(group), file, metadata={"format": "pt"})
         _flush(file)
         sizes[file.name] = file.stat().st_size
     # The state is written last and lists the rest, so that a folder copied half-way is recognised, too.

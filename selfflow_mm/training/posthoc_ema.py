@@ -25,9 +25,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from selfflow_tokenizers.tensor_file import save_tensors
 
 from ..errors import UserError
 
@@ -166,7 +167,7 @@ class PowerAverages:
             path = folder / f"step-{step:06d}-std-{_name(std)}.safetensors"
             beside = folder / f".{path.name}.tmp"
             stored = {k: v.detach().to("cpu", _DTYPES[weights]).contiguous() for k, v in tensors.items()}
-            save_file(stored, beside, metadata={"format": "pt"})  # one entry: their order would vary
+            save_tensors(stored, beside, metadata={"format": "pt"})  # one entry: their order would vary
             os.replace(beside, path)
 
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .errors import UserError
 from .pretrained import ADAPTERS, adapter
 from .spec import TokenizerSpec
+from .tensor_file import save_tensors
 
 if TYPE_CHECKING:
     from .audio_tokenizer import AudioTokenizer
@@ -158,8 +159,7 @@ def save_tokenizer(
         config = {"model": asdict(about), **config}
         state = {name: value.detach().to("cpu", dtype).contiguous() for name, value in codec.state_dict().items()}
         beside = folder / ".model.safetensors.tmp"
-        save_file(state, beside, metadata={"format": "pt"})
-        beside.chmod(0o644)  # safetensors makes it readable for its owner only
+        save_tensors(state, beside, metadata={"format": "pt"})
         os.replace(beside, folder / "model.safetensors")
     beside = folder / ".config.json.tmp"
     data = {"format": FORMAT, "version": VERSION, "class": type(tokenizer).__name__, **config}

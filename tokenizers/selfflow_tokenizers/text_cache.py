@@ -26,12 +26,12 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from .errors import UserError
 from .stream import TokenStream
+from .tensor_file import save_tensors
 from .text import TextEncoder, as_stream, check_texts
 from .text_files import header
 
@@ -129,8 +129,7 @@ class CachedTextEncoder:
         }
         name = f"part-{secrets.token_hex(8)}.safetensors"
         beside = self.folder / f".{name}.tmp"
-        save_file(tensors, beside)
-        beside.chmod(0o644)  # safetensors makes it readable for its owner only
+        save_tensors(tensors, beside)
         with open(beside, "rb") as file:
             os.fsync(file.fileno())  # or a power cut could leave the name without the contents
         os.replace(beside, self.folder / name)

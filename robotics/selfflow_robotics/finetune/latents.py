@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from selfflow_mm.errors import UserError
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.training.ranks import Ranks
+from selfflow_tokenizers.tensor_file import save_tensors
 
 from ..actions.chunks import padded
 from ..adapter.spec import RobotSpec
@@ -137,7 +138,7 @@ def _encode_part(
             "lengths": torch.tensor(lengths),
         }
         beside = path.with_suffix(".safetensors.tmp")
-        save_file(tensors, beside)
+        save_tensors(tensors, beside)
         os.replace(beside, path.with_suffix(".safetensors"))
     _write(path.with_suffix(".json"), json.dumps({"episodes": about, "quarantine": lost}))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from selfflow_mm.config import from_dict
@@ -35,6 +35,7 @@ from selfflow_mm.training.run_folder import RunFolder, refuse_taken
 from selfflow_mm.weights import find_weights
 from selfflow_tokenizers import ByteTextEncoder, load_tokenizer
 from selfflow_tokenizers.media import Video
+from selfflow_tokenizers.tensor_file import save_tensors
 from selfflow_tokenizers.text import TextEncoder
 from selfflow_tokenizers.text_cache import CachedTextEncoder
 
@@ -312,7 +313,7 @@ def _export(
     """The model's folder: the EMA weights, LoRA merged into them; beside it LoRA's own, a small file."""
     if config.lora.rank:
         beside = folder.parent / f".{ADAPTER_FILE}.tmp"
-        save_file({n: t.cpu().contiguous() for n, t in lora_state(teacher).items()}, beside)
+        save_tensors({n: t.cpu().contiguous() for n, t in lora_state(teacher).items()}, beside)
         os.replace(beside, folder.parent / ADAPTER_FILE)
     merge_lora(teacher)
     pipeline = Pipeline(

@@ -149,8 +149,7 @@ def _batch(model: WorldModel, held_out: HeldOut, how: Imagining, clips: tuple[Cl
         batch.films["reanchor8"] = _reanchored(model, how, batch, true, told)
     reconstruct: Any = getattr(model, "reconstruct", None)
     if "tokenizer_ceiling" in names and reconstruct is not None:
-        flat = reconstruct(truth[:, 1:].reshape(-1, *truth.shape[2:]))
-        batch.films["tokenizer_ceiling"] = flat.reshape(truth[:, 1:].shape)
+        batch.films["tokenizer_ceiling"] = np.stack([reconstruct(clip[1:]) for clip in truth])  # memory: one at a time
     return batch
 
 

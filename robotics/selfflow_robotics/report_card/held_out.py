@@ -153,7 +153,7 @@ def choose_clips(
         place = source.locate(int(number))
         try:
             episode = source.read(*place)
-            pictures_of(episode, view.camera).read([0])
+            pictures_of(episode, view.camera).read(range(len(episode)))  # a damaged one shows now, not in mid-card
         except UserError as error:
             skipped.append(str(error))
             continue

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image as Pillow
 
 from selfflow_mm.errors import UserError
+from selfflow_robotics.episode import EncodedPictures, Episode
 from selfflow_robotics.report_card.held_out import View, choose_clips
-from tests.robotics.memory import memory_source
+from tests.robotics.memory import MemoryFiles, memory_source
 from tests.robotics.report_card.toys import HEIGHT, WIDTH, move, squares
 
 VIEW = View(HEIGHT, WIDTH)
@@ -74,6 +79,22 @@ def test_damaged_and_short_episodes_are_told() -> None:
     assert {clip.place for clip in held_out.clips} == {(0, 0), (0, 3)}
     assert sorted(held_out.skipped)[0].startswith("episode 0/1 has only 2 steps")
     assert any("checksum" in why for why in held_out.skipped)
+
+
+def test_a_picture_damaged_in_mid_episode_leaves_it_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, read = memory_source([[6, 6, 6]]), MemoryFiles.read
+    good = io.BytesIO()
+    Pillow.new("RGB", (24, 16)).save(good, "PNG")
+
+    def damaged(files: MemoryFiles, shard: int, index: int) -> Episode:
+        frames = [good.getvalue()] * 4 + [b"no picture"] + [good.getvalue()]
+        episode = read(files, shard, index)
+        return replace(episode, pictures={"observation/image": EncodedPictures(frames)}) if index == 1 else episode
+
+    monkeypatch.setattr(MemoryFiles, "read", damaged)
+    held_out = choose_clips(source, 9, [4], seed=0, view=VIEW)
+    assert {clip.place for clip in held_out.clips} == {(0, 0), (0, 2)}
+    assert len(held_out.skipped) == 1 and all(held_out.pictures(clip).any() for clip in held_out.clips)
 
 
 def test_a_camera_that_is_not_there() -> None:

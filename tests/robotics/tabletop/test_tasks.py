@@ -11,7 +11,16 @@ import pytest
 from selfflow_mm.errors import UserError
 from selfflow_robotics.tabletop import measures as m
 from selfflow_robotics.tabletop.footprints import overlap
-from selfflow_robotics.tabletop.tasks import ALL_TASKS, CloseDrawer, MoveNear, OpenDrawer, Pick, PickAmong, PlaceInDrawer, make_task
+from selfflow_robotics.tabletop.tasks import (
+    ALL_TASKS,
+    CloseDrawer,
+    MoveNear,
+    OpenDrawer,
+    Pick,
+    PickAmong,
+    PlaceInDrawer,
+    make_task,
+)
 
 NO = np.zeros(3)
 
