@@ -1,0 +1,10 @@
+"""SIMPLER: the official evaluations of Google-robot and WidowX policies in simulation, as data.
+
+Importing this needs no simulator.
+"""
+
+from __future__ import annotations
+
+from .suites import SUITES, Arrangement, Start, Trial, suite, trials
+
+__all__ = ["SUITES", "Arrangement", "Start", "Trial", "suite", "trials"]
