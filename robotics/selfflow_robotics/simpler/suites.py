@@ -366,8 +366,8 @@ def _all() -> Iterator[Arrangement]:
     yield from _widowx()
 
 
-#: Name -> its arrangements. The scripts of variant aggregation also turn the camera, which SIMPLER's tables leave out: it
-#: is a suite of its own here, and no part of ``all``.
+#: Name -> its arrangements. The scripts of variant aggregation also turn the camera, which SIMPLER's tables leave out:
+#: here that is a suite of its own, and no part of ``all``.
 SUITES: dict[str, Callable[[], Iterator[Arrangement]]] = {
     "google-visual-matching": _google_visual_matching,
     "google-variant-aggregation": _google_variant_aggregation,

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import subprocess
+import sys
 from collections import Counter
 from itertools import product
 from pathlib import Path
@@ -125,9 +126,8 @@ def test_all_is_the_sum_of_the_three() -> None:
 def test_the_scripts_of_simpler_ask_for_the_same_episodes(name: str, tmp_path: Path) -> None:
     """Each script is run with a ``python`` that writes down what it is asked for."""
     log, stub = tmp_path / "log.jsonl", tmp_path / "python"
-    stub.write_text(
-        f'#!{os.sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]), file=open("{log}", "a"))\n'
-    )
+    noted = f'import json, sys\nprint(json.dumps(sys.argv[1:]), file=open("{log}", "a"))\n'
+    stub.write_text(f"#!{sys.executable}\n{noted}")
     stub.chmod(0o755)
     for script in SCRIPTS[name]:
         path = Path(os.environ["SIMPLER_HOME"]) / "scripts" / script
@@ -144,7 +144,8 @@ def _facts(trial: Trial) -> tuple[Any, ...]:
     places = () if s.objects is None else tuple(round(v, 9) for v in s.objects)
     return (
         a.environment, a.scene, a.overlay, a.robot, a.control_rate, a.simulation_rate, a.limit,
-        tuple(round(v, 9) for v in s.robot), round(s.yaw, 9), places, s.episode, tuple(sorted(options.items(), key=str)),
+        tuple(round(v, 9) for v in s.robot), round(s.yaw, 9), places, s.episode,
+        tuple(sorted(options.items(), key=str)),
     )  # fmt: skip
 
 
