@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..interfaces import ChunkPolicy
     from ..policies import ActingOptions
 
 #: Options that are settings of a policy under the same name; ``load_policy`` refuses what a policy does not take.
@@ -40,6 +41,28 @@ def acting_options(args: argparse.Namespace) -> ActingOptions:
     from ..policies import ActingOptions
 
     return ActingOptions(args.executed, args.ensemble, args.decay, args.alpha, args.memory, args.policy_seed)
+
+
+def open_policy(args: argparse.Namespace) -> ChunkPolicy:
+    """The policy that was named: a name, a folder, or a server's address.
+
+    Raises:
+        UserError: there is none, or a setting that it does not take; those of a served policy are its server's.
+    """
+    import os
+
+    from selfflow_mm.errors import UserError
+
+    settings = policy_settings(args)
+    if "://" not in args.policy:
+        from ..policies import load_policy
+
+        return load_policy(args.policy, **settings)
+    if settings:
+        raise UserError(f"a served policy is set where it is served: leave out {', '.join(sorted(settings))}")
+    from ..serving import ServedPolicy
+
+    return ServedPolicy(args.policy, api_key=os.environ.get("SELFFLOW_API_KEY"))
 
 
 def policy_settings(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .policy_options import acting_options, add_policy_options, policy_settings
+from .policy_options import acting_options, add_policy_options, open_policy
 
 if TYPE_CHECKING:
     from ..rollouts import EpisodeResult
@@ -17,16 +17,19 @@ EXAMPLES = """examples:
   selfflow-mm rollout my-run --episodes 200 --executed 4 --film 2 --out rollouts/my-run
   selfflow-mm rollout my-run --executed 2 --ensemble adaptive --steps 5 --out rollouts/ensemble
   selfflow-mm rollout my-run --episodes 200 --executed 8 --out rollouts/eight --against rollouts/my-run
+  selfflow-mm rollout ws://127.0.0.1:8000 --episodes 20 --out rollouts/served
   selfflow-mm rollout replay --data tabletop --tasks pick --episodes 10 --out rollouts/replay
 
-POLICY is random, zero, mean, replay, or the folder of a fine-tuned model. The folder DIR gets results.jsonl (an episode
-per line, as they end), summary.json and report.html. The same command goes on where it was stopped; more --episodes or
---tasks add to what is there. Scenes are functions of --seed and the episode's number, and none is one of a recording.
+POLICY is random, zero, mean, replay, the folder of a fine-tuned model, or the address of a policy server (its key in
+SELFFLOW_API_KEY). Ours gets each question's seed with it and answers as the policy would here. The folder DIR gets
+results.jsonl (an episode per line, as they end), summary.json and report.html. The same command goes on where it was
+stopped; more --episodes or --tasks add to what is there. Scenes are functions of --seed and the episode's number, and
+none is one of a recording.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("policy", metavar="POLICY", help="random, zero, mean, replay, or the folder of a model")
+    parser.add_argument("policy", metavar="POLICY", help="random, zero, mean, replay, a model, or ws://HOST:PORT")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--tasks", nargs="+", metavar="T", help="of the tabletop (default: all)")
     parser.add_argument("--episodes", type=int, default=200, metavar="N", help="of each task (default: 200)")
@@ -58,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
 
     from selfflow_mm.errors import UserError
 
-    from ..policies import load_policy
     from ..rollouts import Film, TabletopOptions, compare, read_results, rollout, summarise
     from ..rollouts.report import as_text, write_page, write_summary
     from ..rollouts.run import planned, settings_of
@@ -70,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     other = read_results(args.against / "results.jsonl")[1] if args.against else []
     acting = acting_options(args)
     tabletop = TabletopOptions(tuple(args.variant), args.max_steps, args.until, args.advance, args.gripper, args.sticky)
-    policy = load_policy(args.policy, **policy_settings(args))
+    policy = open_policy(args)
     path = args.out / "results.jsonl"
     film = Film(args.out / "films", args.film)
     tasks = args.tasks or list(TASKS)

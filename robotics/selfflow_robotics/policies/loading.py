@@ -56,7 +56,7 @@ def load_policy(name: Path | str, **settings: Any) -> ChunkPolicy:
 
 def _unknown(name: str) -> UserError:
     if "://" in name:
-        return UserError(f"'{name}' is the address of a server; a policy is opened from a name or a folder")
+        return UserError(f"'{name}' is the address of a server; only 'selfflow-mm rollout' and ServedPolicy ask one")
     near = difflib.get_close_matches(name, BASELINES, n=1, cutoff=0.5)
     hint = f"the nearest is '{near[0]}'" if near else f"there are {', '.join(BASELINES)}"
     return UserError(f"there is no policy and no folder '{name}'; {hint}, or the folder of a trained policy")

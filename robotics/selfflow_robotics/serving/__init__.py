@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .client import PolicyClient, RemotePolicy
+from .served import ServedPolicy
 from .server import PolicyServer, ServerOptions
 
-__all__ = ["PolicyClient", "PolicyServer", "RemotePolicy", "ServerOptions"]
+__all__ = ["PolicyClient", "PolicyServer", "RemotePolicy", "ServedPolicy", "ServerOptions"]

@@ -22,7 +22,7 @@ from ..interfaces import PolicyAbout
 from ..robot_episode import ACTION_NAMES
 from .msgpack_numpy import pack, unpack
 
-__all__ = ["PolicyClient", "RemotePolicy"]
+__all__ = ["PolicyClient", "RemotePolicy", "about_of"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 #: Seconds that the metadata may take; they come at once, unless the server speaks something else.
@@ -150,7 +150,7 @@ class RemotePolicy:
         self, client: PolicyClient, about: PolicyAbout | None = None, keys: Mapping[str, str] | None = None
     ) -> None:
         self._client, self._keys = client, keys
-        self.about = _about(client) if about is None else about
+        self.about = about_of(client) if about is None else about
         self.executed = int(client.metadata.get("executed", self.about.horizon))
 
     def reset(self, seed: int | None = None) -> None:
@@ -162,7 +162,12 @@ class RemotePolicy:
         return self._client.act(image, instruction, state, self._keys)
 
 
-def _about(client: PolicyClient) -> PolicyAbout:
+def about_of(client: PolicyClient) -> PolicyAbout:
+    """What the server says of its policy.
+
+    Raises:
+        UserError: nothing, as openpi's own.
+    """
     said = client.metadata
     try:
         return PolicyAbout(
@@ -172,6 +177,7 @@ def _about(client: PolicyClient) -> PolicyAbout:
             action_names=tuple(map(str, said.get("action_names", ACTION_NAMES))),
             state_names=tuple(map(str, said.get("state_names", ()))),
             needs_state=bool(said.get("needs_state", False)),
+            executed=None if said.get("must_execute") is None else int(said["must_execute"]),
             extra=dict(said.get("extra", {})),
         )
     except (KeyError, TypeError, ValueError) as error:

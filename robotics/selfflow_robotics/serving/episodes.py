@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..interfaces import ChunkPolicy, Observation
+from ..interfaces import ChunkPolicy, Observation, Request
 from ..policies import ActingOptions, Policy
 from ..policies.seeds import derived_seed
 from .batching import Batcher
@@ -59,13 +59,21 @@ class Episodes:
             self._rows.append(Policy(self._policy, acting))
         episodes = self._rows[: len(observations)]
         requests = [episode.request(seen) for episode, seen in zip(episodes, observations, strict=True)]
+        chunks = await self.ask(requests)
+        return np.stack([episode.answer(chunk) for episode, chunk in zip(episodes, chunks, strict=True)])
+
+    async def ask(self, requests: Sequence[Request]) -> np.ndarray:
+        """``(B, H, D)`` of the policy itself, which no episode remembers.
+
+        Raises:
+            UserError, Exception: as :meth:`act`.
+        """
         futures = [asyncio.wrap_future(future) for future in self._batcher.submit(requests)]
         try:
-            chunks = await asyncio.gather(*futures)
+            return np.stack(await asyncio.gather(*futures))
         finally:
             for future in futures:  # of the others, where one failed or the client went away
                 future.cancel()
-        return np.stack([episode.answer(chunk) for episode, chunk in zip(episodes, chunks, strict=True)])
 
 
 def _row_seed(seed: int, row: int) -> int:

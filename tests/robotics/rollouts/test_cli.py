@@ -9,6 +9,9 @@ import pytest
 
 from selfflow_mm.errors import UserError
 from selfflow_robotics.cli import rollout as command
+from selfflow_robotics.policies import ActingOptions, load_policy
+from selfflow_robotics.rollouts import read_results
+from selfflow_robotics.serving import PolicyServer, ServerOptions
 
 
 def call(*arguments):
@@ -52,6 +55,24 @@ def test_two_policies_are_compared_on_the_same_episodes(tmp_path, capsys):
     with pytest.raises(UserError, match="another scene"):
         call("zero", *SHORT, "--seed", 1, "--out", tmp_path / "seed", "--against", tmp_path / "zero")
     assert not (tmp_path / "seed").exists(), "known before the first episode is acted"
+
+
+def test_a_served_policy_acts_as_at_hand(tmp_path, monkeypatch):
+    """Scenes, seeds and queries are the same, so the episodes are, behind a server with a key and other habits."""
+    call("random", *SHORT, "--executed", 4, "--out", tmp_path / "here")
+    acting = ActingOptions(executed=2, ensemble="temporal", seed=9)
+    server = PolicyServer(load_policy("random"), ServerOptions(port=0, api_key="secret"), acting)
+    monkeypatch.delenv("SELFFLOW_API_KEY", raising=False)
+    with server.background() as url:
+        with pytest.raises(UserError, match="refuses: 401"):
+            call(url, *SHORT, "--executed", 4, "--out", tmp_path / "there")
+        monkeypatch.setenv("SELFFLOW_API_KEY", "secret")
+        with pytest.raises(UserError, match="set where it is served: leave out steps"):
+            call(url, *SHORT, "--steps", 4, "--out", tmp_path / "there")
+        assert not (tmp_path / "there").exists()
+        call(url, *SHORT, "--executed", 4, "--out", tmp_path / "there")
+    (here, mine), (there, theirs) = (read_results(tmp_path / name / "results.jsonl") for name in ("here", "there"))
+    assert mine == theirs and here["policy"]["name"] == there["policy"]["name"] == "random"
 
 
 def test_a_mistake_costs_no_results(tmp_path):

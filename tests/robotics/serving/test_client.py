@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import msgpack
 import numpy as np
@@ -13,9 +14,9 @@ import pytest
 from websockets.sync.server import ServerConnection, serve
 
 from selfflow_mm.errors import UserError
-from selfflow_robotics.interfaces import PolicyAbout
-from selfflow_robotics.policies import Policy
-from selfflow_robotics.serving import PolicyClient, PolicyServer, RemotePolicy, ServerOptions
+from selfflow_robotics.interfaces import Observation, PolicyAbout, Request
+from selfflow_robotics.policies import Policy, load_policy
+from selfflow_robotics.serving import PolicyClient, PolicyServer, RemotePolicy, ServedPolicy, ServerOptions
 from tests.robotics.serving.toys import HORIZON, Telling
 
 IMAGE = np.full((4, 5, 3), 7, np.uint8)
@@ -52,6 +53,82 @@ def test_a_remote_policy_is_used_like_one_at_hand() -> None:
             at_hand.reset(seed)
             for state in (np.float32([1, 2]), None):
                 assert np.array_equal(remote.act(IMAGE, "pick", state), at_hand.act(IMAGE, "pick", state))
+
+
+def requests_of(count: int) -> list[Request]:
+    """Pictures of two sizes, some with a state."""
+    random = np.random.default_rng(count)
+    return [
+        Request(
+            Observation(
+                random.integers(0, 256, (4 + n % 2, 5, 3), np.uint8), f"pick {n}", np.float32([n, 1]) if n % 3 else None
+            ),
+            seed=int(random.integers(2**63)),
+            query=n % 4,
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 150])
+def test_a_served_policy_answers_as_the_policy_at_hand(count: int) -> None:
+    """Whatever is asked together, and with an ensembling server, whose memory this goes past."""
+    policy, requests = Telling(2), requests_of(count)
+    options = ServerOptions(port=0)
+    with PolicyServer(policy, options).background() as url:
+        served = ServedPolicy(url)
+        assert served.about.name == "telling"
+        assert served.about.extra == {"a": [1], "served": True, "seeds_reach_it": True}
+        expected = policy.chunks(requests) if count else np.zeros((0, HORIZON, 7))
+        for _ in range(2):  # no memory: the same again
+            assert np.array_equal(served.chunks(requests), expected)
+        served.close()
+
+
+def test_what_must_be_executed_is_told() -> None:
+    with PolicyServer(load_policy("zero", horizon=3), ServerOptions(port=0)).background() as url:
+        assert ServedPolicy(url).about.executed is None
+    fixed = Telling()
+    fixed.about = replace(fixed.about, executed=2)
+    with PolicyServer(fixed, ServerOptions(port=0)).background() as url:
+        assert ServedPolicy(url).about.executed == 2
+
+
+def test_a_served_policy_of_openpis_own_server() -> None:
+    received: list[dict] = []
+    with theirs(received) as url:
+        with pytest.raises(UserError, match="says nothing of its policy's name"):
+            ServedPolicy(url)
+        served = ServedPolicy(url, about=PolicyAbout("pi0", 3, 5.0))
+        chunks = served.chunks(requests_of(3))
+        assert chunks.shape == (3, 3, 7) and all(np.array_equal(chunk, ACTIONS) for chunk in chunks)
+        assert served.about.extra == {"served": True, "seeds_reach_it": False}
+        served.close()
+        longer = ServedPolicy(url, about=PolicyAbout("pi0", 4, 5.0))
+        with pytest.raises(UserError, match="answered with actions of \\(3, 7\\) where it had promised \\(4, 7\\)"):
+            longer.chunks(requests_of(1))
+        longer.close()
+    assert all(set(message) == {"image", "prompt"} for message in received)
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ({"query": 0, "reset": True}, "'reset' starts one"),
+        ({"query": [0]}, "'query' is a number, or a list of 1"),
+        ({"query": 0, "seed": [1]}, "'seed' is a number, or a list of 1"),
+        ({"query": -1}, "'query' is a whole number"),
+        ({"query": 0, "seed": 2**63}, "'seed' is a whole number"),
+        ({"query": 0.5}, "'query' is a whole number"),
+        ({"image": np.stack([IMAGE] * 2), "query": [0, 1, 2]}, "a list of 2 numbers"),
+        ({"image": np.stack([IMAGE] * 2), "query": 1}, "a list of 2 numbers"),
+        ({"image": np.stack([IMAGE] * 2), "query": [0, True], "seed": [0, 0]}, "'query' is a whole number"),
+    ],
+)
+def test_questions_without_an_episode_that_are_refused(message: dict, sentence: str) -> None:
+    with PolicyServer(Telling(), ServerOptions(port=0)).background() as url, PolicyClient(url) as client:
+        with pytest.raises(UserError, match=sentence):
+            client.infer({"image": IMAGE, "prompt": "pick", **message})
 
 
 def test_openpis_own_server() -> None:

@@ -113,7 +113,7 @@ def wrong(draw: Random) -> bytes:
         ["a"] * 3,
         [[1], [2]],
     ]
-    keys = ["image", "prompt", "state", "reset", "seed", "observation", "observation/image"]
+    keys = ["image", "prompt", "state", "reset", "seed", "query", "observation", "observation/image"]
     return asked(**{key: draw.choice(values) for key in draw.sample(keys, draw.choice([1, 1, 2, 3]))})
 
 

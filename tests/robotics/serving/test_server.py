@@ -90,7 +90,8 @@ def test_metadata_are_plain_values_that_say_what_is_served() -> None:
         said = client.metadata
     assert said.pop("server").startswith("selfflow-mm ")
     assert said == {
-        "understands": ["reset", "seed", "batch"], "name": "telling", "horizon": HORIZON, "executed": 2,
+        "understands": ["reset", "seed", "batch", "query"], "name": "telling", "horizon": HORIZON, "executed": 2,
+        "must_execute": None,
         "control_rate": 5.0, "action_names": ["x", "y", "z", "roll", "pitch", "yaw", "gripper"],
         "state_names": ["s0", "s1"], "needs_state": True, "extra": {"a": [1]},
     }  # fmt: skip
