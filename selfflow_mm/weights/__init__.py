@@ -14,6 +14,7 @@ BUNDLED = {
     "tiny/audio": "tiny/tokenizers/audio",
     # Not "tabletop": that is what people call the folder of its data, and a folder goes before a bundled name.
     "tabletop-policy": "tabletop",
+    "tabletop-world": "tabletop/world",
     "tabletop/pictures": "tabletop/tokenizers/image",
 }
 

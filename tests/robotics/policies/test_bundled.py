@@ -1,10 +1,17 @@
-"""The bundled robot model, on scenes that no recording has: what its model card says, held to with room for luck."""
+"""The bundled robot models, on scenes that no recording has: what their model card says, held to with room for luck."""
 
 from __future__ import annotations
 
-from selfflow_robotics.adapter import FlowPolicy
+from pathlib import Path
+
+import numpy as np
+
+from selfflow_robotics.adapter import FlowPolicy, FlowWorldModel
 from selfflow_robotics.policies import ActingOptions
+from selfflow_robotics.record import RecordOptions, record
+from selfflow_robotics.resizing import resize
 from selfflow_robotics.rollouts import rollout
+from selfflow_robotics.sources import open_episodes
 
 
 def test_it_opens_and_closes_drawers():
@@ -13,3 +20,24 @@ def test_it_opens_and_closes_drawers():
     # Random actions close one drawer in twenty and open none.
     for task in ("open_drawer", "close_drawer"):
         assert sum(r.success for r in results if r.task == task) >= 4
+
+
+def test_what_it_imagines_follows_the_actions(tmp_path: Path):
+    """Squared errors over six steps: imagined of the true actions, of the opposite ones, and copied."""
+    record(tmp_path / "data", RecordOptions(("pick", "open_drawer", "close_drawer"), 12, seed=909, noise=0.5))
+    files = open_episodes(tmp_path / "data", None, "train")
+    world = FlowWorldModel.from_pretrained("tabletop-world", device="cpu", precision="float32")
+    horizon, size = world.about.horizon, (world.about.height, world.about.width)
+    episodes = [files.read(*files.locate(n)) for n in range(len(files))]
+    shown = [next(iter(e.images.values())).read(range(horizon + 1)) for e in episodes]
+    films = np.stack([resize(pictures, size, world.about.fit) for pictures in shown])
+    actions = np.stack([e.actions[:horizon] for e in episodes])
+    told, seeds = [e.instruction for e in episodes], list(range(len(episodes)))
+    mirrored = actions * np.float32([-1, -1, -1, -1, -1, -1, 1])
+
+    def error(pictures: np.ndarray) -> float:
+        return float(np.square(pictures.astype(np.float32) - films[:, 1:]).mean())
+
+    true, wrong = (world.imagine(films[:, 0], taken, told, seeds=seeds, steps=2) for taken in (actions, mirrored))
+    assert error(true) < 0.8 * error(films[:, :1])
+    assert error(true) < 0.95 * error(wrong)
