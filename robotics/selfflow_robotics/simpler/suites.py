@@ -298,11 +298,11 @@ def _varied(base: Arrangement) -> Iterator[Arrangement]:
 
 def _google_cameras() -> Iterator[Arrangement]:
     for number, camera in enumerate(("AltGoogleCamera", "AltGoogleCamera2"), 1):
-        changed = {"variant": f"camera {number}"}
+        variant = f"camera {number}"
         for part, lying in _CAN.items():
             environment = f"GraspSingleOpenedCokeCan{camera}InScene-v0"
-            yield replace(_COKE, part=part, options=lying, environment=environment, **changed)
-        yield replace(_NEAR, environment=f"MoveNear{camera}InScene-v0", **changed)
+            yield replace(_COKE, part=part, options=lying, environment=environment, variant=variant)
+        yield replace(_NEAR, environment=f"MoveNear{camera}InScene-v0", variant=variant)
 
 
 def _in_rooms(base: Arrangement) -> Iterator[Arrangement]:
