@@ -92,7 +92,7 @@ def test_an_interrupted_save_leaves_no_tokenizer(tmp_path: Path, monkeypatch: py
     def full(*_: object, **__: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(folder, "save_file", full)
+    monkeypatch.setattr(folder, "save_tensors", full)
     with pytest.raises(OSError):
         tokenizer.save_pretrained(tmp_path / "t")
     monkeypatch.undo()
