@@ -5,6 +5,6 @@ Importing this needs no simulator.
 
 from __future__ import annotations
 
-from .suites import SUITES, Arrangement, Start, Trial, suite, trials
+from .suites import SUITES, Arrangement, Start, Trial, trials
 
-__all__ = ["SUITES", "Arrangement", "Start", "Trial", "suite", "trials"]
+__all__ = ["SUITES", "Arrangement", "Start", "Trial", "trials"]

@@ -8,15 +8,16 @@ commit 4ab7178 (2025-03-28); ``tests/robotics/simpler`` runs those scripts and c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
 
 from selfflow_mm.errors import UserError
 
-__all__ = ["SUITES", "Arrangement", "Start", "Trial", "suite", "trials"]
+__all__ = ["SUITES", "Arrangement", "Start", "Trial", "trials"]
 
 #: First, last and how many, ends included.
 Grid = tuple[float, float, int]
@@ -126,17 +127,6 @@ class Trial:
     repeat: int = 0
 
 
-def suite(name: str) -> tuple[Arrangement, ...]:
-    """The arrangements of a suite.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if name not in SUITES:
-        raise UserError(f"there is no suite '{name}'; there are {', '.join(SUITES)}")
-    return tuple(SUITES[name]())
-
-
 def trials(name: str, tasks: Sequence[str] = (), per_task: int = 0) -> list[Trial]:
     """The episodes of a suite, in the order of its arrangements.
 
@@ -149,7 +139,9 @@ def trials(name: str, tasks: Sequence[str] = (), per_task: int = 0) -> list[Tria
     Raises:
         UserError: no such suite, or a task that it does not have.
     """
-    every = _paper() if name == "paper" else _numbered((a, s) for a in suite(name) for s in a.starts())
+    if name not in SUITES:
+        raise UserError(f"there is no suite '{name}'; there are {', '.join(SUITES)}")
+    every = SUITES[name]()
     known = list(dict.fromkeys(trial.arrangement.task for trial in every))
     if unknown := [task for task in tasks if task not in known]:
         raise UserError(f"suite '{name}' has no task '{unknown[0]}'; it has {', '.join(known)}")
@@ -162,8 +154,8 @@ def trials(name: str, tasks: Sequence[str] = (), per_task: int = 0) -> list[Tria
     return sorted(chosen, key=lambda trial: trial.number)
 
 
-def _numbered(entries: Iterator[tuple[Arrangement, Start]]) -> list[Trial]:
-    return [Trial(number, *entry) for number, entry in enumerate(entries)]
+def _every_start(arrangements: Iterable[Arrangement]) -> list[Trial]:
+    return [Trial(number, *both) for number, both in enumerate((a, s) for a in arrangements for s in a.starts())]
 
 
 def _evenly(found: Sequence[Trial], count: int) -> list[Trial]:
@@ -350,7 +342,7 @@ _PAPER_REPEATS = 2
 
 
 def _paper() -> list[Trial]:
-    every = _numbered((a, s) for a in _google_visual_matching() for s in a.starts())
+    every = _every_start(_google_visual_matching())
     chosen = [
         trial
         for tasks, count in _PAPER_GROUPS
@@ -360,19 +352,13 @@ def _paper() -> list[Trial]:
     return [replace(trial, number=number, repeat=repeat) for number, (trial, repeat) in enumerate(twice)]
 
 
-def _all() -> Iterator[Arrangement]:
-    yield from _google_visual_matching()
-    yield from _google_variant_aggregation()
-    yield from _widowx()
-
-
-#: Name -> its arrangements. The scripts of variant aggregation also turn the camera, which SIMPLER's tables leave out:
-#: here that is a suite of its own, and no part of ``all``.
-SUITES: dict[str, Callable[[], Iterator[Arrangement]]] = {
-    "google-visual-matching": _google_visual_matching,
-    "google-variant-aggregation": _google_variant_aggregation,
-    "google-cameras": _google_cameras,
-    "widowx": _widowx,
-    "paper": _google_visual_matching,
-    "all": _all,
+#: Name -> its trials, in the order of the arrangements. The scripts of variant aggregation also turn the camera, which
+#: SIMPLER's tables leave out: here that is a suite of its own, and no part of ``all``.
+SUITES: dict[str, Callable[[], list[Trial]]] = {
+    "google-visual-matching": lambda: _every_start(_google_visual_matching()),
+    "google-variant-aggregation": lambda: _every_start(_google_variant_aggregation()),
+    "google-cameras": lambda: _every_start(_google_cameras()),
+    "widowx": lambda: _every_start(_widowx()),
+    "paper": _paper,
+    "all": lambda: _every_start(chain(_google_visual_matching(), _google_variant_aggregation(), _widowx())),
 }

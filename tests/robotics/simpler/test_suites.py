@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from selfflow_mm.errors import UserError
-from selfflow_robotics.simpler import SUITES, Trial, suite, trials
+from selfflow_robotics.simpler import SUITES, Trial, trials
 
 COUNTS = {
     "google-visual-matching": {
@@ -117,8 +117,8 @@ def test_what_is_refused(arguments: tuple[Any, ...], message: str) -> None:
 
 
 def test_all_is_the_sum_of_the_three() -> None:
-    three = [name for name in COUNTS if name != "google-cameras"]
-    assert list(suite("all")) == [a for name in three for a in suite(name)] and set(SUITES) > set(COUNTS)
+    three = [_facts(t) for name in COUNTS if name != "google-cameras" for t in trials(name)]
+    assert [_facts(t) for t in trials("all")] == three and set(SUITES) == {*COUNTS, "paper", "all"}
 
 
 @pytest.mark.skipif("SIMPLER_HOME" not in os.environ, reason="SIMPLER_HOME names no checkout of SimplerEnv")
