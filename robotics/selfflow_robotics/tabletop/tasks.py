@@ -83,7 +83,7 @@ class Pick(Task):
 
 class PickAmong(Pick):
     """As ``Pick``, with two more objects in reach, so that the name must be understood: in ``pick`` it can be ignored.
-    SIMPLER has no such task; demonstrations of it teach names."""
+    SIMPLER has no such task."""
 
     name = "pick_among"
 
