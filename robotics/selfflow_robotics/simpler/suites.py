@@ -1,130 +1,33 @@
-"""SIMPLER's official evaluations, to be held against its scripts line by line.
-
-One :class:`Arrangement` is one call of SIMPLER's evaluator: an environment, how it is built, and the grid of places at
-which robot and objects begin. Numbers are those of ``scripts/rt1_*.sh`` and ``scripts/octo_bridge.sh`` of SimplerEnv at
-commit 4ab7178 (2025-03-28); ``tests/robotics/simpler`` runs those scripts and compares, where they are at hand.
-"""
+"""Suites by name, and their trials."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Literal
-
-import numpy as np
 
 from selfflow_mm.errors import UserError
 
-__all__ = ["SUITES", "Arrangement", "Start", "Trial", "trials"]
+from .arrangements import Trial, evenly, every_start
+from .official import google_cameras, google_variant_aggregation, google_visual_matching, paper, widowx
+from .tabletop_suites import tabletop, tabletop_variants
 
-#: First, last and how many, ends included.
-Grid = tuple[float, float, int]
-Robot = Literal["google_robot_static", "widowx", "widowx_sink_camera_setup"]
+__all__ = ["SUITES", "TABLETOP_SUITES", "shard", "trials"]
 
-#: Task -> control steps after which an episode ends.
-LIMITS = {
-    "pick_coke_can": 80,
-    "move_near": 80,
-    "open_drawer": 113,
-    "close_drawer": 113,
-    "place_apple_in_closed_top_drawer": 200,
-    "spoon_on_towel": 60,
-    "carrot_on_plate": 60,
-    "stack_cube": 60,
-    "put_eggplant_in_basket": 120,
+#: Name -> its trials, in the order of the arrangements. The scripts of variant aggregation also turn the camera, which
+#: SIMPLER's tables leave out: here that is a suite of its own, and no part of ``all``.
+SUITES: dict[str, Callable[[], list[Trial]]] = {
+    "google-visual-matching": lambda: every_start(google_visual_matching()),
+    "google-variant-aggregation": lambda: every_start(google_variant_aggregation()),
+    "google-cameras": lambda: every_start(google_cameras()),
+    "widowx": lambda: every_start(widowx()),
+    "paper": paper,
+    "all": lambda: every_start(chain(google_visual_matching(), google_variant_aggregation(), widowx())),
 }
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where robot and objects begin.
-
-    Attributes:
-        robot: (x, y) in metres.
-        yaw: of the robot, radians, from where it faces the table.
-        objects: (x, y) of the object in metres; None where ``episode`` says where things stand.
-        episode: number of a layout that the environment knows.
-    """
-
-    robot: tuple[float, float]
-    yaw: float
-    objects: tuple[float, float] | None = None
-    episode: int | None = None
-
-    @property
-    def quaternion(self) -> tuple[float, float, float, float]:
-        """The robot's rotation, w first: a turn by ``yaw`` after half a turn about z."""
-        return (-math.sin(self.yaw / 2), 0.0, 0.0, math.cos(self.yaw / 2))
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """One call of SIMPLER's evaluator.
-
-    Attributes:
-        task: a key of :data:`LIMITS`.
-        variant: what is varied, and how: the column of a table.
-        part: which of the task's parts (an orientation of the can, a drawer); "" if there is one only.
-        environment: its gymnasium id.
-        scene: the evaluator's ``--scene-name``.
-        overlay: the real picture that is laid over the background, below ``ManiSkill2_real2sim/data/real_inpainting``.
-        options: further arguments of the environment.
-        ray_tracing: is it rendered by ray tracing (the scripts' ``--enable-raytracing`` or ``shader_dir=rt``)?
-        robot, control_rate, simulation_rate: the robot's name, and steps per second of the policy and of physics.
-        robot_x, robot_y, yaw: where the robot stands.
-        object_x, object_y: where the object stands, unless ``episodes`` are there.
-        episodes: how many layouts the environment is asked for, numbered from 0; 0 goes by ``object_x`` and ``_y``.
-    """
-
-    task: str
-    variant: str
-    part: str
-    environment: str
-    scene: str
-    overlay: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    ray_tracing: bool = False
-    robot: Robot = "google_robot_static"
-    control_rate: int = 3
-    simulation_rate: int = 513
-    robot_x: Grid = (0.35, 0.35, 1)
-    robot_y: Grid = (0.20, 0.20, 1)
-    yaw: float = 0.0
-    object_x: Grid = (0.0, 0.0, 1)
-    object_y: Grid = (0.0, 0.0, 1)
-    episodes: int = 0
-
-    @property
-    def limit(self) -> int:
-        """Control steps after which an episode ends."""
-        return LIMITS[self.task]
-
-    def starts(self) -> Iterator[Start]:
-        """In the evaluator's order: robot x, robot y, then the objects."""
-        for x in _spread(self.robot_x):
-            for y in _spread(self.robot_y):
-                if self.episodes:
-                    yield from (Start((x, y), self.yaw, episode=number) for number in range(self.episodes))
-                else:
-                    for u in _spread(self.object_x):
-                        yield from (Start((x, y), self.yaw, (u, v)) for v in _spread(self.object_y))
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One episode: an arrangement and a start of it.
-
-    Attributes:
-        number: in the suite, from 0; what results are kept by.
-        repeat: 0, or which of several times that the same start is acted.
-    """
-
-    number: int
-    arrangement: Arrangement
-    start: Start
-    repeat: int = 0
+#: The same of the tabletop, which is a test bed and not SIMPLER.
+TABLETOP_SUITES: dict[str, Callable[[], list[Trial]]] = {
+    "tabletop": lambda: every_start(tabletop()),
+    "tabletop-variants": lambda: every_start(tabletop_variants()),
+}
 
 
 def trials(name: str, tasks: Sequence[str] = (), per_task: int = 0) -> list[Trial]:
@@ -139,9 +42,10 @@ def trials(name: str, tasks: Sequence[str] = (), per_task: int = 0) -> list[Tria
     Raises:
         UserError: no such suite, or a task that it does not have.
     """
-    if name not in SUITES:
-        raise UserError(f"there is no suite '{name}'; there are {', '.join(SUITES)}")
-    every = SUITES[name]()
+    known_suites = SUITES | TABLETOP_SUITES
+    if name not in known_suites:
+        raise UserError(f"there is no suite '{name}'; there are {', '.join(known_suites)}")
+    every = known_suites[name]()
     known = list(dict.fromkeys(trial.arrangement.task for trial in every))
     if unknown := [task for task in tasks if task not in known]:
         raise UserError(f"suite '{name}' has no task '{unknown[0]}'; it has {', '.join(known)}")
@@ -150,215 +54,24 @@ def trials(name: str, tasks: Sequence[str] = (), per_task: int = 0) -> list[Tria
     chosen = []
     for task in tasks or known:
         of_task = [trial for trial in every if trial.arrangement.task == task]
-        chosen += _evenly(of_task, per_task) if per_task else of_task
+        chosen += evenly(of_task, per_task) if per_task else of_task
     return sorted(chosen, key=lambda trial: trial.number)
 
 
-def _every_start(arrangements: Iterable[Arrangement]) -> list[Trial]:
-    return [Trial(number, *both) for number, both in enumerate((a, s) for a in arrangements for s in a.starts())]
+def shard(every: Sequence[Trial], spec: str) -> list[Trial]:
+    """The i-th of n parts, every n-th trial, so that all parts take about as long.
 
+    Args:
+        every: trials.
+        spec: ``i/n``, i from 1 to n.
 
-def _evenly(found: Sequence[Trial], count: int) -> list[Trial]:
-    count = min(count, len(found))
-    return [found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count)]
-
-
-def _spread(grid: Grid) -> list[float]:
-    return [float(value) for value in np.linspace(*grid)]
-
-
-# The Google robot at the table.
-
-_TABLE = "google_pick_coke_can_1_v4"
-_CAN = {"horizontal": {"lr_switch": True}, "standing": {"upright": True}, "vertical": {"laid_vertically": True}}
-_COKE = Arrangement(
-    "pick_coke_can", "base", "", "GraspSingleOpenedCokeCanInScene-v0", _TABLE,
-    object_x=(-0.35, -0.12, 5), object_y=(-0.02, 0.42, 5),
-)  # fmt: skip
-_NEAR = Arrangement(
-    "move_near", "base", "", "MoveNearGoogleInScene-v0", _TABLE, robot_y=(0.21, 0.21, 1), yaw=-0.09, episodes=60
-)
-#: The robot's looks: as it is, and recoloured to go with each of three real pictures.
-_LOOKS = (
-    None,
-    "recolor_tabletop_visual_matching_1",
-    "recolor_tabletop_visual_matching_2",
-    "recolor_cabinet_visual_matching_1",
-)
-_TABLES = ("Baked_sc1_staging_objaverse_cabinet1_h870", "Baked_sc1_staging_objaverse_cabinet2_h870")
-_BACKGROUNDS = ("google_pick_coke_can_1_v4_alt_background", "google_pick_coke_can_1_v4_alt_background_2")
-_LIGHTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("darker light", {"slightly_darker_lighting": True}),
-    ("brighter light", {"slightly_brighter_lighting": True}),
-)
-
-# The Google robot at the cabinet.
-
-_OPEN = {drawer: f"Open{drawer.title()}DrawerCustomInScene-v0" for drawer in ("top", "middle", "bottom")}
-_CLOSE = {drawer: f"Close{drawer.title()}DrawerCustomInScene-v0" for drawer in ("top", "middle", "bottom")}
-_ROOM = "frl_apartment_stage_simple"
-_APPLE = Arrangement(
-    "place_apple_in_closed_top_drawer", "base", "", "PlaceIntoClosedTopDrawerCustomInScene-v0", _ROOM,
-    ray_tracing=True, object_x=(-0.08, -0.02, 3), object_y=(-0.02, 0.08, 3),
-)  # fmt: skip
-#: Where the robot stood for each of the nine real pictures: name, x, y, yaw.
-_STANDS = (
-    ("a0", 0.644, -0.179, -0.03),
-    ("a1", 0.765, -0.182, -0.02),
-    ("a2", 0.889, -0.203, -0.06),
-    ("b0", 0.652, 0.009, 0.0),
-    ("b1", 0.752, 0.009, 0.0),
-    ("b2", 0.851, 0.035, 0.0),
-    ("c0", 0.665, 0.224, 0.0),
-    ("c1", 0.765, 0.222, -0.025),
-    ("c2", 0.865, 0.222, -0.025),
-)
-
-
-def _google_visual_matching() -> Iterator[Arrangement]:
-    for look in _LOOKS:
-        dressed = {"urdf_version": look}
-        for part, lying in _CAN.items():
-            yield replace(
-                _COKE, variant=_look(look), part=part, overlay="google_coke_can_real_eval_1.png",
-                options={**lying, **dressed},
-            )  # fmt: skip
-    for look in _LOOKS:
-        yield replace(
-            _NEAR, variant=_look(look), environment="MoveNearGoogleBakedTexInScene-v0",
-            overlay="google_move_near_real_eval_1.png", options={"urdf_version": look},
-        )  # fmt: skip
-    drawers = [("open_drawer", _OPEN), ("close_drawer", _CLOSE)]
-    yield from (
-        _before_a_picture(Arrangement(task, "", drawer, environment, ""), look, stand)
-        for task, environments in drawers
-        for look in _LOOKS
-        for drawer, environment in environments.items()
-        for stand in _STANDS
-    )
-    yield from (
-        _before_a_picture(replace(_APPLE, options={"model_ids": "baked_apple_v2"}), look, stand)
-        for look in _LOOKS
-        for stand in _STANDS
-        if stand[0] in ("a0", "b0", "c0")
-    )
-
-
-def _before_a_picture(of: Arrangement, look: str | None, stand: tuple[str, float, float, float]) -> Arrangement:
-    """At the cabinet, the robot where it stood when the real picture was taken."""
-    name, x, y, yaw = stand
-    station = {"station_name": "mk_station_recolor", "light_mode": "simple", "disable_bad_material": True}
-    return replace(
-        of, variant=_look(look), scene="dummy_drawer", overlay=f"open_drawer_{name}.png", ray_tracing=True,
-        options={**station, "urdf_version": look, **of.options}, robot_x=(x, x, 1), robot_y=(y, y, 1), yaw=yaw,
-    )  # fmt: skip
-
-
-def _look(look: str | None) -> str:
-    return look or "robot as it is"
-
-
-def _google_variant_aggregation() -> Iterator[Arrangement]:
-    for part, lying in _CAN.items():
-        can = replace(_COKE, part=part, options=lying)
-        crowd = replace(can, environment="GraspSingleOpenedCokeCanDistractorInScene-v0", variant="distractors")
-        yield from _varied(can)
-        yield crowd
-        yield replace(crowd, variant="more distractors", options={**lying, "distractor_config": "more"})
-    yield from _varied(_NEAR)
-    yield replace(_NEAR, variant="no distractor", options={"no_distractor": True})
-    for task, environments in (("open_drawer", _OPEN), ("close_drawer", _CLOSE)):
-        for drawer, environment in environments.items():
-            yield from _in_rooms(
-                Arrangement(
-                    task, "base", drawer, environment, _ROOM, ray_tracing=True,
-                    robot_x=(0.65, 0.85, 3), robot_y=(-0.2, 0.2, 3),
-                )
-            )  # fmt: skip
-    yield from _in_rooms(
-        replace(_APPLE, options={"model_ids": "apple"}, robot_x=(0.65, 0.65, 1), robot_y=(-0.2, 0.2, 3))
-    )
-
-
-def _varied(base: Arrangement) -> Iterator[Arrangement]:
-    """As it is, and with other tables, backgrounds and lights."""
-    yield base
-    yield from (replace(base, variant=f"table {n}", scene=scene) for n, scene in enumerate(_TABLES, 1))
-    yield from (replace(base, variant=f"background {n}", scene=scene) for n, scene in enumerate(_BACKGROUNDS, 1))
-    yield from (replace(base, variant=name, options={**base.options, **light}) for name, light in _LIGHTS)
-
-
-def _google_cameras() -> Iterator[Arrangement]:
-    for number, camera in enumerate(("AltGoogleCamera", "AltGoogleCamera2"), 1):
-        variant = f"camera {number}"
-        for part, lying in _CAN.items():
-            environment = f"GraspSingleOpenedCokeCan{camera}InScene-v0"
-            yield replace(_COKE, part=part, options=lying, environment=environment, variant=variant)
-        yield replace(_NEAR, environment=f"MoveNear{camera}InScene-v0", variant=variant)
-
-
-def _in_rooms(base: Arrangement) -> Iterator[Arrangement]:
-    """As it is, and in other rooms, lights and with other cabinets."""
-    yield base
-    yield replace(base, variant="background 1", scene="modern_bedroom_no_roof")
-    yield replace(base, variant="background 2", scene="modern_office_no_roof")
-    for mode in ("brighter", "darker"):
-        yield replace(base, variant=f"{mode} light", options={"light_mode": mode, **base.options})
-    for number in (2, 3):
-        station = {"station_name": f"mk_station{number}"}
-        yield replace(base, variant=f"cabinet {number}", options={**station, **base.options})
-
-
-# The WidowX.
-
-_BRIDGE = Arrangement(
-    "", "visual matching", "", "", "bridge_table_1_v1", overlay="bridge_real_eval_1.png", robot="widowx",
-    control_rate=5, simulation_rate=500, robot_x=(0.147, 0.147, 1), robot_y=(0.028, 0.028, 1), episodes=24,
-)  # fmt: skip
-
-
-def _widowx() -> Iterator[Arrangement]:
-    yield replace(_BRIDGE, task="spoon_on_towel", environment="PutSpoonOnTableClothInScene-v0")
-    yield replace(_BRIDGE, task="carrot_on_plate", environment="PutCarrotOnPlateInScene-v0")
-    yield replace(_BRIDGE, task="stack_cube", environment="StackGreenCubeOnYellowCubeBakedTexInScene-v0")
-    yield replace(
-        _BRIDGE, task="put_eggplant_in_basket", environment="PutEggplantInBasketScene-v0", scene="bridge_table_1_v2",
-        overlay="bridge_sink.png", robot="widowx_sink_camera_setup",
-        robot_x=(0.127, 0.127, 1), robot_y=(0.06, 0.06, 1),
-    )  # fmt: skip
-
-
-# The paper's.
-
-#: Trials of each group, everything twice (Self-Flow, app. E). Which ones is not published: here they are spread evenly
-#: over visual matching, drawers to be opened and to be closed in one group.
-_PAPER_GROUPS = (
-    (("pick_coke_can",), 15),
-    (("open_drawer", "close_drawer"), 18),
-    (("move_near",), 10),
-    (("place_apple_in_closed_top_drawer",), 7),
-)
-_PAPER_REPEATS = 2
-
-
-def _paper() -> list[Trial]:
-    every = _every_start(_google_visual_matching())
-    chosen = [
-        trial
-        for tasks, count in _PAPER_GROUPS
-        for trial in _evenly([t for t in every if t.arrangement.task in tasks], count)
-    ]
-    twice = [(trial, repeat) for trial in chosen for repeat in range(_PAPER_REPEATS)]
-    return [replace(trial, number=number, repeat=repeat) for number, (trial, repeat) in enumerate(twice)]
-
-
-#: Name -> its trials, in the order of the arrangements. The scripts of variant aggregation also turn the camera, which
-#: SIMPLER's tables leave out: here that is a suite of its own, and no part of ``all``.
-SUITES: dict[str, Callable[[], list[Trial]]] = {
-    "google-visual-matching": lambda: _every_start(_google_visual_matching()),
-    "google-variant-aggregation": lambda: _every_start(_google_variant_aggregation()),
-    "google-cameras": lambda: _every_start(_google_cameras()),
-    "widowx": lambda: _every_start(_widowx()),
-    "paper": _paper,
-    "all": lambda: _every_start(chain(_google_visual_matching(), _google_variant_aggregation(), _widowx())),
-}
+    Raises:
+        UserError: not of that form.
+    """
+    try:
+        part, of = map(int, spec.split("/"))
+    except ValueError:
+        raise UserError(f"a shard is said as i/n, such as 2/4, not '{spec}'") from None
+    if not 1 <= part <= of:
+        raise UserError(f"shards are numbered from 1 to their number, and this is {spec}")
+    return list(every[part - 1 :: of])
