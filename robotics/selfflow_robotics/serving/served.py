@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,14 +29,22 @@ class ServedPolicy:
         about: of the policy, for servers that do not say it (openpi's own).
         api_key: for servers that ask for one.
         wait: seconds for which to try again while nobody listens there.
+        keys: names that such a server has for ``image``, ``prompt`` and ``state``, where they differ.
 
     Raises:
         UserError: nobody there, not let in, or a server that says nothing of its policy without ``about``.
     """
 
     def __init__(
-        self, url: str, *, about: PolicyAbout | None = None, api_key: str | None = None, wait: float = 0.0
+        self,
+        url: str,
+        *,
+        about: PolicyAbout | None = None,
+        api_key: str | None = None,
+        wait: float = 0.0,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
+        self._keys = keys
         self._client = PolicyClient(url, api_key, wait)
         try:
             said = about_of(self._client) if about is None else about
@@ -83,7 +91,7 @@ class ServedPolicy:
         seen = [request.observation for request in requests]
         if not self._exact:
             state = seen[0].state if self.about.state_names else None
-            return self._client.act(seen[0].image, seen[0].instruction, state)[None]
+            return self._client.act(seen[0].image, seen[0].instruction, state, self._keys)[None]
         message: dict[str, Any] = {
             "image": np.stack([one.image for one in seen]),
             "prompt": [one.instruction for one in seen],

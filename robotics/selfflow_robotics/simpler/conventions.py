@@ -112,7 +112,8 @@ class Control:
     Args:
         about: of the policy; its columns are the house's seven, and ``terminate`` may follow.
         conventions: of its numbers.
-        robot: of the trial (``google_robot_static``, ``widowx``, ..., or ``tabletop``).
+        robot: of the trial (``google_robot_static``, ``widowx``, ..., or ``tabletop``), or ``house`` for who takes the
+            house's actions.
 
     Raises:
         UserError: a policy with other columns.
@@ -125,6 +126,7 @@ class Control:
                 f"{', '.join(about.action_names)}"
             )
         self._conventions = conventions
+        self._house = robot == "house"
         self._terminates = TERMINATE in about.action_names
         self._gripper: GripperControl
         if robot.startswith("widowx"):
@@ -133,9 +135,12 @@ class Control:
             self._gripper = GoogleRobotGripper(conventions.sticky, conventions.by)
 
     def commands(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """``(n, D)`` -> commands ``(n, 7)`` float64, and ``(n,)`` bool: the policy says that it is done; or None."""
+        """``(n, D)`` -> commands ``(n, 7)`` float64; and ``(n,)`` bool: the policy says that it is done; or None."""
         how = self._conventions
         values = np.asarray(actions, np.float64)
+        terminate = values[:, 7] > 0.5 if self._terminates else None
+        if self._house:
+            return values[:, :7], terminate
         turns = values[:, 3:6]
         if how.rotation == "rpy":
             turns = rpy_to_axis_angle(turns)
@@ -143,4 +148,4 @@ class Control:
         if how.gripper != COMMAND:
             gripper = np.array([self._gripper.step(float(opening)) for opening in to_house(gripper, how.gripper)])
         commands = np.concatenate([how.scale * values[:, :3], how.scale * turns, gripper[:, None]], axis=1)
-        return commands, values[:, 7] > 0.5 if self._terminates else None
+        return commands, terminate

@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 from websockets.exceptions import ConnectionClosed
@@ -184,9 +183,7 @@ class ProcessCrew:
             self._begin(member)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for member in self._members:
             self._end(member)
         assert self._server is not None
@@ -310,7 +307,10 @@ class ProcessCrew:
         number, life = self._whose.pop(connection)
         try:
             while True:
-                self._inbox.put((number, life, unpack(connection.recv())))
+                message = connection.recv()
+                if isinstance(message, str):
+                    raise ValueError("a text where a message was due")
+                self._inbox.put((number, life, unpack(message)))
         except Exception as error:  # the connection's end, or a message that is none
             self._inbox.put((number, life, error))
 

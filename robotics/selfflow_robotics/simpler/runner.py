@@ -1,8 +1,8 @@
 """A policy acts the trials of a suite: every worker has one at a time, all that wait are asked about together.
 
-What an episode comes to is a function of the policy, the trial and the seeds, not of which worker acts it, what was lost
-before, or what else goes on (a network may answer a little differently in a batch of another size; ``batch=1`` rules
-that out). So a trial whose worker is lost is begun again from its start, and nothing shows but the time it took.
+What an episode comes to is a function of the policy, the trial and the seeds, not of which worker acts it, what was
+lost before, or what else goes on (a network may answer a little differently in a batch of another size; ``batch=1``
+rules that out). So a trial whose worker is lost is begun again from its start, and nothing shows but the time it took.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class RunOptions:
         batch: most observations in one call of the policy.
         attempts: how often a trial is begun before it is given up, each time because its worker was lost.
         renew: episodes after which a worker is replaced by a new process; 0 for never.
+        any_rate: let a policy act at another rate than its own, as those must that are made for several robots.
+        house: workers take the house's actions as they are, not a robot's commands; world models do.
 
     Raises:
         UserError: a value out of range.
@@ -49,6 +51,8 @@ class RunOptions:
     batch: int = 16
     attempts: int = 3
     renew: int = 0
+    any_rate: bool = False
+    house: bool = False
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -57,8 +61,8 @@ class RunOptions:
             raise UserError(f"an episode goes until 'limit' or 'success', not until '{self.until}'")
         if self.batch < 1 or self.attempts < 1 or self.renew < 0:
             raise UserError(
-                "a batch and the attempts at a trial are at least 1, the episodes until a worker is renewed at least 0; "
-                f"got {self.batch}, {self.attempts} and {self.renew}"
+                "a batch and the attempts at a trial are at least 1, the episodes until a worker is renewed at least 0;"
+                f" got {self.batch}, {self.attempts} and {self.renew}"
             )
 
 
@@ -137,7 +141,7 @@ def act_trials(
         UserError: a policy that does not fit, whatever it refuses, or workers that cannot be kept up.
     """
     waiting = deque(trials)
-    check_policy(policy, acting, conventions, waiting)
+    check_policy(policy, acting, conventions, waiting, options)
     busy: dict[int, _Live] = {}
     free: list[int] = []
     begun: Counter[int] = Counter()
@@ -182,7 +186,11 @@ def act_trials(
 
 
 def check_policy(
-    policy: ChunkPolicy, acting: ActingOptions, conventions: PolicyConventions, trials: Iterable[Trial]
+    policy: ChunkPolicy,
+    acting: ActingOptions,
+    conventions: PolicyConventions,
+    trials: Iterable[Trial],
+    options: RunOptions,
 ) -> None:
     """Refuse what cannot act these trials before anything runs.
 
@@ -193,17 +201,17 @@ def check_policy(
     Policy(policy, acting)
     check_state(about)
     for trial in trials:
-        Control(about, conventions, trial.arrangement.robot)
+        _control(policy, conventions, trial, options)
         rate = trial.arrangement.control_rate
-        if not np.isclose(about.control_rate, rate):
+        if not options.any_rate and not np.isclose(about.control_rate, rate):
             raise UserError(
                 f"{about.name} gives {about.control_rate:g} actions per second, and '{trial.arrangement.task}' takes "
-                f"{rate:g}; a policy acts at the rate that it was trained for"
+                f"{rate:g}; a policy acts at the rate that it was trained for (--any-rate lets it act all the same)"
             )
 
 
 def start_message(trial: Trial, options: RunOptions, filmed: bool) -> dict[str, Any]:
-    """What a worker is told of a trial, as plain values (see :class:`selfflow_robotics.simpler.worker.SimplerWorld`)."""
+    """What a worker is told of a trial, as plain values; see :class:`selfflow_robotics.simpler.worker.SimplerWorld`."""
     arrangement, start = trial.arrangement, trial.start
     return {
         "environment": arrangement.environment,
@@ -239,7 +247,11 @@ def _begun(
 ) -> _Live:
     own = Policy(policy, acting)
     own.reset(_policy_seed(options.seed, acting, trial))
-    return _Live(trial, own, Control(policy.about, conventions, trial.arrangement.robot), time.perf_counter())
+    return _Live(trial, own, _control(policy, conventions, trial, options), time.perf_counter())
+
+
+def _control(policy: ChunkPolicy, conventions: PolicyConventions, trial: Trial, options: RunOptions) -> Control:
+    return Control(policy.about, conventions, "house" if options.house else trial.arrangement.robot)
 
 
 def _took(live: _Live, moment: Mapping[str, Any]) -> None:

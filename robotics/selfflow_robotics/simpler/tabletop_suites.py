@@ -10,8 +10,7 @@ __all__ = ["tabletop", "tabletop_variants"]
 
 _TASKS = ("pick", "move_near", "open_drawer", "close_drawer", "place_in_drawer")
 _VARIANTS = ("light", "texture", "camera", "distractors")
-#: Scenes of each task, and of each task and variant. Scene n is the environment's n-th layout; recordings and rollouts
-#: take theirs from hashes, so none is in any of them but by a chance of one in 10^13.
+#: Scenes of each task, and of each task and variant.
 _SCENES, _SCENES_PER_VARIANT = 100, 25
 
 

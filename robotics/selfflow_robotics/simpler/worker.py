@@ -1,8 +1,9 @@
 """The simulator's side of an evaluation: one process that acts one episode after another, in SIMPLER's own Python.
 
-Run as a file by any Python of 3.9 or later that has SIMPLER, numpy, msgpack and websockets; nothing else of this project
-is imported there. It speaks openpi's policy protocol as a robot does: what is seen goes out, the actions to carry out
-come back. What is more: an answer may be the start of an episode, and the episode's state goes along with the picture.
+Run as a file by any Python of 3.9 or later that has SIMPLER, numpy, msgpack and websockets; nothing else of this
+project is imported there. It speaks openpi's policy protocol as a robot does: what is seen goes out, the actions to
+carry out come back. What is more: an answer may be the start of an episode, and the episode's state goes along with the
+picture.
 
     out  {"hello": {...}}                          once: versions, and what is unusual here
     in   {"start": {...}}                          the trial, see `SimplerWorld.start`
@@ -10,9 +11,11 @@ come back. What is more: an answer may be the start of an episode, and the episo
     in   {"actions": (n, 7), "terminate": (n,)}    commands as the robot takes them
     out  {"image", "prompt", ..., "over": True}
 
-A failure goes out as {"error": text}, and the process ends: after an error of the renderer nothing in it can be trusted.
+A failure goes out as {"error": text}, and the process ends: after an error of the renderer nothing in it is trusted.
 Source of the wire format: openpi's ``packages/openpi-client/src/openpi_client/msgpack_numpy.py``.
 """
+
+from __future__ import annotations
 
 import argparse
 import importlib

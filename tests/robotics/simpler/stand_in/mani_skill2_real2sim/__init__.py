@@ -1,0 +1,1 @@
+"""Only its place matters: the real pictures lie beside it."""
