@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .policy_options import acting_options, add_policy_options, policy_settings
 
 if TYPE_CHECKING:
-    from ..interfaces import ChunkPolicy
+    from ..interfaces import ChunkPolicy, WorldModel
     from ..simpler.arrangements import Trial
     from ..simpler.conventions import PolicyConventions
     from ..simpler.crew import Crew
@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     side.add_argument(
         "--overlays", default="", metavar="DIR", help="the real pictures, if not beside ManiSkill2_real2sim"
     )
+    side.add_argument("--keep-environments", action="store_true", help="do not build a new one per episode (faster)")
     side.add_argument("--renew", type=int, default=0, metavar="N", help="new process after N episodes (default: never)")
     side.add_argument(
         "--attempts", type=int, default=3, metavar="N", help="at a trial whose worker is lost (default: 3)"
@@ -107,8 +108,9 @@ def run(args: argparse.Namespace) -> int:
 
     from selfflow_mm.errors import UserError
 
-    from ..simpler.dry_run import as_text, estimate
-    from ..simpler.report import report
+    from ..simpler import dry_run
+    from ..simpler.deviations import deviations
+    from ..simpler.report import PAGE, LostTrial, as_text, write_report
     from ..simpler.run import forget, run_suite
     from ..simpler.suites import SUITES, TABLETOP_SUITES, shard, trials
 
@@ -120,19 +122,21 @@ def run(args: argparse.Namespace) -> int:
     chosen = trials(suite, args.tasks, args.trials)
     chosen = shard(chosen, args.shard) if args.shard else chosen
     if args.dry_run:
-        print(as_text(estimate(chosen, args.shader), args.env, args.workers, _measured(args.out)))
+        print(dry_run.as_text(dry_run.estimate(chosen, args.shader), args.env, args.workers, _measured(args.out)))
         return 0
-    setup = _setup(args, suite, chosen)
+    model = _world_model(args)
+    setup = _setup(args, suite, chosen, model)
     setup.check()
-    crew = _crew(args)
+    crew = _crew(args, chosen, model)
     if args.overwrite:
         forget(args.out)
     with _Progress(setup, args.out, args.workers) as bar:
         outcome = run_suite(
             setup, crew, args.out, films=args.film, about_this=_about_this(args), progress=bar, on_loss=bar.say
         )
-    print(report(outcome.run, [f"trial {one.trial.number}: {one.reason}" for one in outcome.lost]))
-    print(args.out / "report.html")
+    lost = [LostTrial.of(one.trial, one.reason) for one in outcome.lost]
+    print(as_text(write_report(outcome.run, deviations(outcome.run), lost), lost))
+    print(args.out / PAGE)
     if outcome.lost:
         print(
             f"selfflow-mm eval-simpler: {len(outcome.lost)} trials were given up (see {args.out / 'log.txt'}); "
@@ -142,7 +146,8 @@ def run(args: argparse.Namespace) -> int:
     return 1 if outcome.lost else 0
 
 
-def _setup(args: argparse.Namespace, suite: str, chosen: list[Trial]) -> Setup:
+def _setup(args: argparse.Namespace, suite: str, chosen: list[Trial], model: WorldModel | None) -> Setup:
+    from ..interfaces import refuse_other_actions
     from ..simpler.run import Setup
     from ..simpler.runner import RunOptions
 
@@ -151,10 +156,27 @@ def _setup(args: argparse.Namespace, suite: str, chosen: list[Trial]) -> Setup:
         seed=args.seed, until=args.until, batch=args.batch, attempts=args.attempts, renew=args.renew,
         any_rate=any_rate, house=args.env == "dream",
     )  # fmt: skip
-    simulator: dict[str, Any] = {"shader": args.shader} if args.env == "simpler" else {}
+    simulator: dict[str, Any] = {}
+    if model is not None:
+        refuse_other_actions(policy.about, model.about)
+        simulator = {"world_model": model.about.name, **model.about.extra, "judge": str(args.judge)}
+    if args.env == "simpler":
+        simulator = {"shader": args.shader, "environments": "kept" if args.keep_environments else "one per episode"}
     return Setup(
         policy, suite, chosen, _conventions(args), acting_options(args), options, args.env, simulator
     )  # fmt: skip
+
+
+def _world_model(args: argparse.Namespace) -> WorldModel | None:
+    from selfflow_mm.errors import UserError
+
+    if args.env != "dream":
+        return None
+    if args.world_model is None:
+        raise UserError("a dream needs --world-model: the folder or name of the model that imagines it")
+    from ..dreams.loading import open_world_model
+
+    return open_world_model(args.world_model)
 
 
 def _policy(args: argparse.Namespace, chosen: list[Trial]) -> tuple[ChunkPolicy, bool]:
@@ -207,7 +229,7 @@ def _conventions(args: argparse.Namespace) -> PolicyConventions:
     )  # fmt: skip
 
 
-def _crew(args: argparse.Namespace) -> Crew:
+def _crew(args: argparse.Namespace, chosen: list[Trial], model: WorldModel | None) -> Crew:
     import os
     import sys
 
@@ -218,7 +240,8 @@ def _crew(args: argparse.Namespace) -> Crew:
     from ..simpler.run import WORKERS
 
     if args.env == "dream":
-        raise UserError("--env dream is not there yet")
+        assert model is not None
+        return _dream(args, chosen, model)
     command = [sys.executable, worker.__file__, "--world", "selfflow_robotics.simpler.tabletop_world:TabletopWorld"]
     if args.env == "simpler":
         python = args.simulator_python or os.environ.get(_PYTHON)
@@ -228,8 +251,43 @@ def _crew(args: argparse.Namespace) -> Crew:
                 "--env tabletop; docs/simpler.md says how it is made"
             )
         command = [python, worker.__file__, "--shader", args.shader, "--overlays", args.overlays]
+        command += ["--keep"] if args.keep_environments else []
     patience = Patience(max(600.0, args.hang_after), args.hang_after)
     return ProcessCrew(command, args.workers, args.out / WORKERS, patience=patience)
+
+
+def _dream(args: argparse.Namespace, chosen: list[Trial], model: WorldModel) -> Crew:
+    """A world model in this process, with judges that learn from recorded episodes first."""
+    from selfflow_mm.errors import UserError
+
+    from ..look.progress import bars
+    from ..report_card.card import view_of
+    from ..report_card.contest import train_judges, usable_judges
+    from ..report_card.policies_ranked import RANKED_TASKS
+    from ..report_card.success import task_of
+    from ..simpler.crew import HereCrew
+    from ..simpler.dream_world import DreamWorld, judged, starts_of_run, tabletop_start
+    from ..simpler.suites import TABLETOP_SUITES
+    from ..sources import open_episodes
+
+    if args.judge is None:
+        raise UserError("a dream needs --judge: recorded episodes that teach what success looks like")
+    on_tabletop = (args.suite or _DEFAULT_SUITE["dream"]) in TABLETOP_SUITES
+    if on_tabletop == (args.starts is not None):
+        raise UserError(
+            "dreams of SIMPLER's suites begin from the first pictures of a run there: name its folder by --starts; "
+            "those of the tabletop's begin from the tabletop itself"
+        )
+    judged(chosen, RANKED_TASKS)
+    find_start = tabletop_start if args.starts is None else starts_of_run(args.starts)
+    held_out = open_episodes(args.judge, None, "val")
+    true_source = open_episodes(args.judge, None, "train")
+    tasks = dict.fromkeys(str(task_of(trial.arrangement.task.replace("_", " "))) for trial in chosen)
+    judges = train_judges(list(tasks), true_source, held_out, view_of(model), args.seed, bars())
+    usable = usable_judges(judges)
+    judged(chosen, list(usable))
+    worth = {task: judge.accuracy for task, judge in usable.items()}
+    return HereCrew(DreamWorld(model, usable, find_start), {"judges": worth})
 
 
 def _about_this(args: argparse.Namespace) -> dict[str, Any]:

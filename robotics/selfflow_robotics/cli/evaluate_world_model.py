@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..interfaces import WorldModel
-    from ..report_card.card import Progress
 
 HELP = "grade a world model: prediction, do actions act, does it rank policies rightly"
 EXAMPLES = """examples:
@@ -79,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     from selfflow_mm.errors import UserError
 
+    from ..look.progress import bars
     from ..report_card.card import SECTIONS, CardSettings, make_card, save_card, view_of
     from ..report_card.contest import Contest, NothingToJudge, enter, hold_contest
     from ..report_card.films import Imagining
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     model = _open(args.checkpoint, args.device)
     # Before anything takes time: a card of hours is not lost to a misspelt policy.
     entrants = enter(contest, model) if contest is not None else None
-    progress = _progress()
+    progress = bars()
     card, examples = make_card(model, held_out, true_source, settings, progress)
     if contest is not None:
         view = view_of(model, args.camera)
@@ -157,20 +157,3 @@ def _open(checkpoint: str, device: str) -> WorldModel:
     from ..adapter import FlowWorldModel
 
     return FlowWorldModel.from_pretrained(checkpoint, device=device)
-
-
-def _progress() -> Progress:
-    """A bar for each kind of work, one after another."""
-    from ..look.progress import Bar
-
-    bars: dict[str, Any] = {}
-
-    def progress(what: str, done: int, planned: int) -> None:
-        if what not in bars:
-            for bar in bars.values():
-                bar.__exit__()
-            bars.clear()
-            bars[what] = Bar(what, "")
-        bars[what](done, planned)
-
-    return progress

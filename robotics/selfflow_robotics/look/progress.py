@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -29,3 +30,18 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def bars() -> Callable[[str, int, int], None]:
+    """A bar for each kind of work, one after another; called with what it is, done and planned."""
+    shown: dict[str, Bar] = {}
+
+    def progress(what: str, done: int, planned: int) -> None:
+        if what not in shown:
+            for bar in shown.values():
+                bar.__exit__()
+            shown.clear()
+            shown[what] = Bar(what, "")
+        shown[what](done, planned)
+
+    return progress

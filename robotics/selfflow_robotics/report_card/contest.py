@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,16 @@ from .policies_ranked import RANKED_TASKS, Contestant, rank_policies, tabletop_s
 from .success import SuccessDetector, task_of, train_detector
 from .true_frames import true_episodes
 
-__all__ = ["Contest", "Entrants", "NothingToJudge", "enter", "hold_contest", "open_policy"]
+__all__ = [
+    "Contest",
+    "Entrants",
+    "NothingToJudge",
+    "enter",
+    "hold_contest",
+    "open_policy",
+    "train_judges",
+    "usable_judges",
+]
 
 Progress = Callable[[str, int, int], None]
 _LEARN_FROM, _MEASURE_WITH = 150, 60
@@ -160,18 +169,10 @@ def hold_contest(
     entrants = entrants or enter(contest, model)
     policies, real = entrants.policies, entrants.real
     known = {result.task for _, results in real for result in results} if real else set(contest.tasks)
-    judges = {
-        task: _detector(task, true_source, held_out, view, how.seed, progress)
-        for task in contest.tasks
-        if task in known
-    }
-    usable = {task: judge for task, judge in judges.items() if _usable(judge)}
-    if not usable:
-        found = "; ".join(f"{task}: {_worth(judge)}" for task, judge in judges.items())
-        raise NothingToJudge(
-            "no task can be judged from pictures, so policies cannot be ranked; on held-out true episodes the "
-            f"detectors of success are worth this: {found or 'the results hold none of the tasks'}"
-        )
+    judges = train_judges(
+        [task for task in contest.tasks if task in known], true_source, held_out, view, how.seed, progress
+    )
+    usable = usable_judges(judges)
     contestants = []
     for place, (name, policy) in enumerate(policies.items()):
         if real:
@@ -186,6 +187,33 @@ def hold_contest(
     ranked = rank_policies(model, view, contestants, usable, how=how, limit=contest.limit, progress=progress)
     detectors = {task: judge.accuracy | {"usable": task in usable} for task, judge in judges.items()}
     return ranked | {"tasks_left_out": sorted(known - set(usable)), "detectors": detectors}
+
+
+def train_judges(
+    tasks: Sequence[str], true_source: RobotFiles, held_out: RobotFiles, view: View, seed: int, progress: Progress
+) -> dict[str, SuccessDetector]:
+    """A detector of success for each task; arguments as in :func:`hold_contest`.
+
+    Raises:
+        NothingToJudge: too few true episodes of a task.
+    """
+    return {task: _detector(task, true_source, held_out, view, seed, progress) for task in tasks}
+
+
+def usable_judges(judges: Mapping[str, SuccessDetector]) -> dict[str, SuccessDetector]:
+    """Those that do well enough on held-out true episodes.
+
+    Raises:
+        NothingToJudge: none does.
+    """
+    usable = {task: judge for task, judge in judges.items() if _usable(judge)}
+    if not usable:
+        found = "; ".join(f"{task}: {_worth(judge)}" for task, judge in judges.items())
+        raise NothingToJudge(
+            "no task can be judged from pictures, so nothing can be told of policies; on held-out true episodes the "
+            f"detectors of success are worth this: {found or 'the results hold none of the tasks'}"
+        )
+    return usable
 
 
 def _usable(judge: SuccessDetector) -> bool:

@@ -26,6 +26,8 @@ def deviations(run: SuiteRun) -> list[str]:
         )
     if settings["environment"] == "simpler":
         found += _rendering(settings, acted)
+        if settings["simulator"].get("environments") == "kept":
+            found.append("environments were used again for trials that are built alike; officially each gets its own")
         found += [f"the simulator lacks {what}" for what in _lacking(run)]
     if settings["until"] != "limit":
         found.append(

@@ -214,6 +214,7 @@ def start_message(trial: Trial, options: RunOptions, filmed: bool) -> dict[str, 
     """What a worker is told of a trial, as plain values; see :class:`selfflow_robotics.simpler.worker.SimplerWorld`."""
     arrangement, start = trial.arrangement, trial.start
     return {
+        "task": arrangement.task,
         "environment": arrangement.environment,
         "scene": arrangement.scene,
         "overlay": arrangement.overlay,

@@ -17,15 +17,17 @@ _UPRIGHT = (0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0)
 class TabletopWorld(World):
     """``selfflow/Tabletop-v0``, of the repository's own Python; poses are in its base's frame."""
 
-    def build(self, trial: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def build(self, trial: dict[str, Any]) -> Any:
         import gymnasium
 
         from ..tabletop import ID
 
         options = trial["options"]
-        env = gymnasium.make(ID, task=options["task"], variant=options["variant"], disable_env_checker=True)
+        return gymnasium.make(ID, task=options["task"], variant=options["variant"], disable_env_checker=True)
+
+    def places(self, trial: dict[str, Any]) -> dict[str, Any]:
         # A number of 63 bits: recordings number their scenes by hashes of 32, so that none of these is in any of them.
-        return env, {"episode": derived_seed("scene of a suite", trial["episode"])}
+        return {"episode": derived_seed("scene of a suite", trial["episode"])}
 
     def image(self, env: Any, obs: Any) -> np.ndarray:
         from ..tabletop import get_image

@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 
 # SIMPLER's control modes (its simpler_env/utils/env/env_builder.py) are asked of SIMPLER itself, in SimplerWorld.
+#: What may differ between trials of one environment.
+_PLACES = ("robot_xy", "robot_quaternion", "objects", "episode", "number", "seed", "filmed", "until")
 _PACKAGES = ("numpy", "sapien", "gymnasium", "simpler_env", "mani_skill2_real2sim", "websockets", "msgpack")
 
 
@@ -43,7 +45,11 @@ class World:
     """
 
     def build(self, trial: dict) -> Any:
-        """The environment of a trial, and its options for ``reset``."""
+        """The environment of a trial, a function of all but where things begin (``_PLACES``)."""
+        raise NotImplementedError
+
+    def places(self, trial: dict) -> dict:
+        """Where things begin: the options of the environment's ``reset``."""
         raise NotImplementedError
 
     def image(self, env: Any, obs: Any) -> np.ndarray:
@@ -58,19 +64,24 @@ class World:
         """Of the simulator, for the record."""
         return {}
 
+    #: Use an environment again for the next trial if it is built alike. SIMPLER's evaluator builds one per episode.
+    keep = False
     _env: Any = None
+    _built: dict | None = None
 
     def start(self, trial: dict) -> dict:
-        """Begin an episode in an environment of its own, as SIMPLER's evaluator does.
+        """Begin an episode.
 
         Args:
             trial: what :meth:`build` needs, ``seed`` of the reset, ``filmed``, and ``until``: "limit", or "success" to
                 end when the aim is reached.
         """
         began = time.perf_counter()
-        self.close()
-        self._env, options = self.build(trial)
-        obs, _ = self._env.reset(seed=trial["seed"], options=options)
+        alike = {name: value for name, value in trial.items() if name not in _PLACES}
+        if not self.keep or alike != self._built:
+            self.close()
+            self._env, self._built = self.build(trial), alike
+        obs, _ = self._env.reset(seed=trial["seed"], options=self.places(trial))
         self._filmed, self._until = trial["filmed"], trial["until"]
         self._steps, self._success, self._ever, self._terminated = 0, False, False, False
         self._stats: dict = {}
@@ -112,7 +123,7 @@ class World:
         """Let go of the environment."""
         if self._env is not None:
             self._env.close()
-            self._env = None
+            self._env = self._built = None
 
     def _prompt(self) -> str:
         return str(self._env.unwrapped.get_language_instruction())
@@ -144,14 +155,15 @@ class SimplerWorld(World):
             some 300 times faster, shadows differ slightly).
         overlays: folder of the real pictures that are laid over the background; found beside ManiSkill2_real2sim if
             empty.
+        keep: use environments again, see :class:`World`.
     """
 
-    def __init__(self, shader: str = "rt", overlays: str = "") -> None:
+    def __init__(self, shader: str = "rt", overlays: str = "", keep: bool = False) -> None:
         os.environ["DISPLAY"] = ""  # as the evaluator: no window
         from simpler_env.utils.env import env_builder, observation_utils  # type: ignore[import-not-found]
 
         self._builder, self._observation = env_builder, observation_utils
-        self._shader, self._overlays = shader, overlays
+        self._shader, self._overlays, self.keep = shader, overlays, keep
 
     def build(self, trial: dict) -> Any:
         kwargs = dict(trial["options"])
@@ -175,13 +187,15 @@ class SimplerWorld(World):
             camera_cfgs={"add_segmentation": True},
             rgb_overlay_path=self._overlay(trial["overlay"]),
         )
+        return self._builder.build_maniskill2_env(trial["environment"], **kwargs)
+
+    def places(self, trial: dict) -> dict:
         robot = {"init_xy": np.array(trial["robot_xy"]), "init_rot_quat": np.array(trial["robot_quaternion"])}
         if trial["episode"] is None:
             objects: dict = {"init_xy": np.array(trial["objects"])}
         else:
             objects = {"episode_id": trial["episode"]}
-        env = self._builder.build_maniskill2_env(trial["environment"], **kwargs)
-        return env, {"robot_init_options": robot, "obj_init_options": objects}
+        return {"robot_init_options": robot, "obj_init_options": objects}
 
     def image(self, env: Any, obs: Any) -> np.ndarray:
         found = self._observation.get_image_from_maniskill2_obs_dict(env.unwrapped, obs)
@@ -282,6 +296,7 @@ def main() -> int:
     parser.add_argument("--world", default="simpler", help="simpler, or MODULE:CLASS of another World")
     parser.add_argument("--shader", default="rt", help="of SIMPLER's trials that ask for ray tracing: rt or ibl")
     parser.add_argument("--overlays", default="", help="folder of SIMPLER's real pictures")
+    parser.add_argument("--keep", action="store_true", help="use SIMPLER's environments again for trials built alike")
     args = parser.parse_args()
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
@@ -292,7 +307,7 @@ def main() -> int:
     ) as connection:
         try:
             if args.world == "simpler":
-                world: World = SimplerWorld(args.shader, args.overlays)
+                world: World = SimplerWorld(args.shader, args.overlays, args.keep)
             else:
                 module, name = args.world.split(":")
                 world = getattr(importlib.import_module(module), name)()
