@@ -9,10 +9,12 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..errors import UserError
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -22,11 +24,15 @@ EXAMPLES = """\
 examples:
   selfflow-mm doctor
   selfflow-mm doctor --json > doctor.json     for a bug report
+  selfflow-mm doctor simpler --simulator-python simpler/bin/python
 
-The exit code is 1 when something that is required is missing, else 0.
+With the name of something that lives beside this project (simpler), what that needs. The exit code is 1 when something
+that is required is missing, else 0.
 """
 
 DISTRIBUTION = "selfflow-mm"
+#: Entry points: what they are called in ``doctor WHAT`` -> ``findings(python) -> findings``.
+GROUP = "selfflow_mm.doctor"
 _REINSTALL = "pip install --force-reinstall --no-deps .    (in a clone of the repository)"
 _MARKS = {True: "ok     ", False: "MISSING"}
 
@@ -44,17 +50,30 @@ class Finding:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", nargs="?", metavar="WHAT", help="simpler; this project itself unless named")
+    parser.add_argument("--simulator-python", metavar="PATH", help="of simpler: the Python that has it")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    findings = [*packages(), *devices(), *media_support(), *weights()]
+    if args.what is None:
+        findings = [*packages(), *devices(), *media_support(), *weights()]
+    else:
+        findings = list(_beside(args.what)(args.simulator_python))
     broken = [f for f in findings if f.required and not f.ok]
     if args.json:
         print(json.dumps({"ok": not broken, "findings": [asdict(f) for f in findings]}, indent=1))
     else:
         print(report(findings))
     return 1 if broken else 0
+
+
+def _beside(what: str) -> Callable[[str | None], Iterable[Finding]]:
+    """Who looks at something that lives beside this project: entry points of the group :data:`GROUP`."""
+    known = {entry.name: entry for entry in metadata.entry_points(group=GROUP)}
+    if what not in known:
+        raise UserError(f"doctor does not know '{what}'; it knows {', '.join(sorted(known)) or 'nothing but itself'}")
+    return known[what].load()
 
 
 def report(findings: list[Finding]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,3 +56,27 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     middle = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / trials + spread / (4 * trials))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mover(
+    shares: Sequence[float], intervals: Sequence[tuple[float, float]], weights: Sequence[float]
+) -> tuple[float, float, float]:
+    """A weighted sum of independent estimates and its interval, of their own intervals (Zou and Donner 2008).
+
+    Each estimate's variance is recovered from how far away its limits are, the lower ones for the lower limit:
+
+        L = sum w_i p_i - sqrt(sum w_i^2 (p_i - l_i)^2),  U = sum w_i p_i + sqrt(sum w_i^2 (u_i - p_i)^2)
+
+    Args:
+        shares: p_i.
+        intervals: (l_i, u_i), all at one level, which is the result's too.
+        weights: w_i, at least 0.
+
+    Returns:
+        The sum, L and U.
+    """
+    terms = list(zip(weights, shares, intervals, strict=True))
+    middle = math.fsum(weight * share for weight, share, _ in terms)
+    below = math.hypot(*(weight * (share - low) for weight, share, (low, _) in terms))
+    above = math.hypot(*(weight * (high - share) for weight, share, (_, high) in terms))
+    return middle, middle - below, middle + above

@@ -17,17 +17,27 @@ from .film import Film, outcome
 from .results import FORMAT, VERSION, EpisodeResult
 from .summary import Comparison, TaskSummary
 
-__all__ = ["as_text", "write_page", "write_summary"]
+__all__ = ["PAIRED_HEADER", "as_text", "flat", "paired_rows", "plain_text", "write_page", "write_summary"]
 
 _HEADER = ("task", "episodes", "successes", "share", "95 % interval", "at any step", "mean steps", "mean queries")
-_PAIRED = ("task", "pairs", "this", "other", "only this", "only other", "difference", "95 % interval", "McNemar p")
+PAIRED_HEADER = (
+    "task",
+    "pairs",
+    "this",
+    "other",
+    "only this",
+    "only other",
+    "difference",
+    "95 % interval",
+    "McNemar p",
+)
 
 
 def as_text(summary: Sequence[TaskSummary], comparison: Sequence[Comparison] = (), other: str = "") -> str:
     """Tables."""
     text = table(_rows(summary), _HEADER)
     if comparison:
-        text += f"\n\nbeside {other}, on the same episodes:\n" + table(_paired(comparison), _PAIRED)
+        text += f"\n\nbeside {other}, on the same episodes:\n" + table(paired_rows(comparison), PAIRED_HEADER)
     return text
 
 
@@ -75,7 +85,7 @@ def write_page(
             f"On the same episodes as `{other}`. The difference's interval is a bootstrap over episodes; p is of the "
             "exact McNemar test."
         )
-        page.table(_paired(comparison), _PAIRED)
+        page.table(paired_rows(comparison), PAIRED_HEADER)
     filmed = [(row, film.path(row.task, row.episode)) for row in results] if film else []
     cards = [
         Card(
@@ -94,7 +104,7 @@ def write_page(
         page.heading("Films")
         page.cards(cards)
     page.heading("Settings")
-    page.table([[name, _plain(value)] for name, value in _flat(settings)], ("setting", "value"))
+    page.table([[name, plain_text(value)] for name, value in flat(settings)], ("setting", "value"))
     page.save(path)
 
 
@@ -114,7 +124,8 @@ def _rows(summary: Sequence[TaskSummary]) -> list[tuple[Any, ...]]:
     ]
 
 
-def _paired(comparison: Sequence[Comparison]) -> list[tuple[Any, ...]]:
+def paired_rows(comparison: Sequence[Comparison]) -> list[tuple[Any, ...]]:
+    """A row per line, under :data:`PAIRED_HEADER`."""
     return [
         (
             line.task,
@@ -131,13 +142,15 @@ def _paired(comparison: Sequence[Comparison]) -> list[tuple[Any, ...]]:
     ]
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as ``(dotted.name, value)``."""
     rows: list[tuple[str, Any]] = []
     for name, value in settings.items():
         full = f"{prefix}{name}"
-        rows += _flat(value, f"{full}.") if isinstance(value, Mapping) else [(full, value)]
+        rows += flat(value, f"{full}.") if isinstance(value, Mapping) else [(full, value)]
     return rows
 
 
-def _plain(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """A setting's value for a reader."""
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

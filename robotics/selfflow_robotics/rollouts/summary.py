@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -15,12 +15,19 @@ from selfflow_mm.evaluation.intervals import mean_with_interval, wilson
 from .results import EpisodeResult
 from .simulation import Job
 
-__all__ = ["ALL", "Comparison", "TaskSummary", "compare", "mcnemar", "paired", "summarise"]
+__all__ = ["ALL", "Comparison", "TaskSummary", "compare", "compared", "mcnemar", "paired", "summarise"]
 
 _Row = TypeVar("_Row", EpisodeResult, Job)
 
 #: Name of the line over all tasks.
 ALL = "all tasks"
+
+
+class _Ended(Protocol):
+    """An episode that succeeded or not."""
+
+    @property
+    def success(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,8 @@ def compare(results: Sequence[EpisodeResult], others: Sequence[EpisodeResult]) -
     """
     pairs = paired(results, others)
     tasks = list(dict.fromkeys(one.task for one, _ in pairs))
-    lines = [_comparison(task, [pair for pair in pairs if pair[0].task == task]) for task in tasks]
-    return [*lines, _comparison(ALL, pairs)] if len(tasks) > 1 else lines
+    lines = [compared(task, [pair for pair in pairs if pair[0].task == task]) for task in tasks]
+    return [*lines, compared(ALL, pairs)] if len(tasks) > 1 else lines
 
 
 def paired(rows: Sequence[_Row], others: Sequence[EpisodeResult]) -> list[tuple[_Row, EpisodeResult]]:
@@ -115,6 +122,25 @@ def paired(rows: Sequence[_Row], others: Sequence[EpisodeResult]) -> list[tuple[
                 "compare runs of one seed"
             )
     return pairs
+
+
+def compared(task: str, pairs: Sequence[tuple[_Ended, _Ended]]) -> Comparison:
+    """One line of a comparison, of pairs of episodes that began alike."""
+    only = sum(one.success and not two.success for one, two in pairs)
+    only_other = sum(two.success and not one.success for one, two in pairs)
+    mean = mean_with_interval(float(one.success) - float(two.success) for one, two in pairs)
+    return Comparison(
+        task=task,
+        episodes=len(pairs),
+        successes=sum(one.success for one, _ in pairs),
+        other=sum(two.success for _, two in pairs),
+        only=only,
+        only_other=only_other,
+        difference=mean.mean,
+        low=mean.low if only + only_other else math.nan,
+        high=mean.high if only + only_other else math.nan,
+        p=mcnemar(only, only_other),
+    )
 
 
 def mcnemar(only: int, only_other: int) -> float:
@@ -137,22 +163,4 @@ def _summary(task: str, rows: Sequence[EpisodeResult]) -> TaskSummary:
         successes_any=sum(row.success_any for row in rows),
         steps=float(np.mean([row.steps for row in rows])),
         queries=float(np.mean([row.queries for row in rows])),
-    )
-
-
-def _comparison(task: str, pairs: Sequence[tuple[EpisodeResult, EpisodeResult]]) -> Comparison:
-    only = sum(one.success and not two.success for one, two in pairs)
-    only_other = sum(two.success and not one.success for one, two in pairs)
-    mean = mean_with_interval(float(one.success) - float(two.success) for one, two in pairs)
-    return Comparison(
-        task=task,
-        episodes=len(pairs),
-        successes=sum(one.success for one, _ in pairs),
-        other=sum(two.success for _, two in pairs),
-        only=only,
-        only_other=only_other,
-        difference=mean.mean,
-        low=mean.low if only + only_other else math.nan,
-        high=mean.high if only + only_other else math.nan,
-        p=mcnemar(only, only_other),
     )

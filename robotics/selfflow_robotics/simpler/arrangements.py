@@ -95,6 +95,20 @@ class Arrangement:
         """Control steps after which an episode ends."""
         return LIMITS[self.task]
 
+    @property
+    def setting(self) -> str:
+        """The kind of evaluation: ``visual matching``, ``variant aggregation``, ``cameras``, ``WidowX``, ``tabletop``.
+
+        Rates of one task in two settings are two figures, which nobody adds up.
+        """
+        if self.robot == "tabletop":
+            return "tabletop"
+        if self.robot.startswith("widowx"):
+            return "WidowX"
+        if self.overlay:
+            return "visual matching"
+        return "cameras" if self.variant.startswith("camera ") else "variant aggregation"
+
     def starts(self) -> Iterator[Start]:
         """In the evaluator's order: robot x, robot y, then the objects."""
         for x in _spread(self.robot_x):

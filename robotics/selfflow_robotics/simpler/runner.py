@@ -7,6 +7,7 @@ rules that out). So a trial whose worker is lost is begun again from its start, 
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -236,11 +237,17 @@ def start_message(trial: Trial, options: RunOptions, filmed: bool) -> dict[str, 
 
 
 def _environment_seed(seed: int, trial: Trial) -> int:
-    return derived_seed("environment of a trial", seed, trial.number) % 2**31
+    return derived_seed("environment of a trial", seed, *_identity(trial)) % 2**31
 
 
 def _policy_seed(seed: int, acting: ActingOptions, trial: Trial) -> int:
-    return derived_seed("policy of a trial", acting.seed, seed, trial.number)
+    return derived_seed("policy of a trial", acting.seed, seed, trial.repeat, *_identity(trial))
+
+
+def _identity(trial: Trial) -> bytes:
+    """Which episode it is in any suite; its number differs between them, and repeats begin alike."""
+    about = described(trial)
+    return json.dumps([about[name] for name in ("environment", "task", "variant", "part", "start")]).encode()
 
 
 def _begun(

@@ -153,8 +153,7 @@ class SimplerWorld(World):
     Args:
         shader: in place of ray tracing where a trial asks for it: ``rt`` does as it says, ``ibl`` rasterises (on a CPU
             some 300 times faster, shadows differ slightly).
-        overlays: folder of the real pictures that are laid over the background; found beside ManiSkill2_real2sim if
-            empty.
+        overlays: folder of the real pictures that are laid over the background; ManiSkill2_real2sim's own if empty.
         keep: use environments again, see :class:`World`.
     """
 
@@ -218,7 +217,7 @@ class SimplerWorld(World):
     def _overlay(self, name: str) -> str | None:
         if not name:
             return None
-        folder = self._overlays or os.path.join(_home("mani_skill2_real2sim"), "..", "data", "real_inpainting")
+        folder = self._overlays or os.path.join(_assets(), "real_inpainting")
         path = os.path.abspath(os.path.join(folder, name))
         if not os.path.exists(path):
             raise FileNotFoundError(f"the real picture to be laid over the background is not at {path}")
@@ -262,8 +261,8 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _home(package: str) -> str:
-    return os.path.dirname(os.path.abspath(str(importlib.import_module(package).__file__)))
+def _assets() -> str:
+    return str(importlib.import_module("mani_skill2_real2sim").ASSET_DIR)
 
 
 def versions() -> dict:

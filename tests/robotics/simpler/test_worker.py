@@ -1,4 +1,4 @@
-"""The simulator's side against a stand-in with SimplerEnv's surface, and against SIMPLER's own evaluator where it is."""
+"""The simulator's side against a stand-in with SimplerEnv's surface, and against SIMPLER's own evaluator."""
 
 from __future__ import annotations
 
