@@ -22,7 +22,7 @@ setup(
     package_data={
         "selfflow_mm": [f"weights/**/*.{ending}" for ending in ("safetensors", "json", "yaml", "md", "txt")],
         "selfflow_mm.configs": ["**/*.yaml"],
-        "selfflow_robotics": ["layouts/*.yaml"],
+        "selfflow_robotics": ["layouts/*.yaml", "simpler/assets.txt"],
     },
     include_package_data=False,
 )

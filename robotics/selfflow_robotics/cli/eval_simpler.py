@@ -88,7 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     side.add_argument(
         "--overlays", default="", metavar="DIR", help="the real pictures, if not beside ManiSkill2_real2sim"
     )
-    side.add_argument("--keep-environments", action="store_true", help="do not build a new one per episode (faster)")
     side.add_argument("--renew", type=int, default=0, metavar="N", help="new process after N episodes (default: never)")
     side.add_argument(
         "--attempts", type=int, default=3, metavar="N", help="at a trial whose worker is lost (default: 3)"
@@ -161,7 +160,7 @@ def _setup(args: argparse.Namespace, suite: str, chosen: list[Trial], model: Wor
         refuse_other_actions(policy.about, model.about)
         simulator = {"world_model": model.about.name, **model.about.extra, "judge": str(args.judge)}
     if args.env == "simpler":
-        simulator = {"shader": args.shader, "environments": "kept" if args.keep_environments else "one per episode"}
+        simulator = {"shader": args.shader}
     return Setup(
         policy, suite, chosen, _conventions(args), acting_options(args), options, args.env, simulator
     )  # fmt: skip
@@ -251,7 +250,6 @@ def _crew(args: argparse.Namespace, chosen: list[Trial], model: WorldModel | Non
                 "--env tabletop; docs/simpler.md says how it is made"
             )
         command = [python, worker.__file__, "--shader", args.shader, "--overlays", args.overlays]
-        command += ["--keep"] if args.keep_environments else []
     patience = Patience(max(600.0, args.hang_after), args.hang_after)
     return ProcessCrew(command, args.workers, args.out / WORKERS, patience=patience)
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from .arrangements import Trial
+from .assets import assets_of
 from .results import SuiteRun
 from .suites import trials
 
@@ -26,9 +27,7 @@ def deviations(run: SuiteRun) -> list[str]:
         )
     if settings["environment"] == "simpler":
         found += _rendering(settings, acted)
-        if settings["simulator"].get("environments") == "kept":
-            found.append("environments were used again for trials that are built alike; officially each gets its own")
-        found += [f"the simulator lacks {what}" for what in _lacking(run)]
+        found += _other_assets(run, acted)
     if settings["until"] != "limit":
         found.append(
             "episodes ended at success; officially they go on to the limit, and what is true at the last step counts"
@@ -60,9 +59,15 @@ def _rendering(settings: dict[str, Any], acted: Sequence[Trial]) -> list[str]:
     return [f"{', '.join(traced)} were rendered by the shader '{shader}' where ray tracing is official"]
 
 
-def _lacking(run: SuiteRun) -> list[str]:
-    told = [note.get("simulator", {}).get("facts", {}).get("missing", ()) for note in run.provenance.get("runs", ())]
-    return list(dict.fromkeys(what for missing in told for what in missing))
+def _other_assets(run: SuiteRun, acted: Sequence[Trial]) -> list[str]:
+    facts = [note.get("simulator", {}).get("facts", {}) for note in run.provenance.get("runs", ())]
+    needed = assets_of(acted)
+    said = []
+    for which, how in (("other_assets", "are not SIMPLER's own, by their hashes"), ("missing_assets", "are missing")):
+        found = sorted({path for fact in facts for path in fact.get(which, ()) if path in needed})
+        if found:
+            said.append(f"files that these trials may draw {how}: {', '.join(found)}")
+    return said
 
 
 def _rates(policy: dict[str, Any], acted: Sequence[Trial]) -> list[str]:

@@ -28,6 +28,7 @@ from selfflow_mm.errors import UserError
 from ..interfaces import ChunkPolicy
 from ..policies import ActingOptions, Policy
 from .arrangements import Trial
+from .assets import with_differences
 from .conventions import PolicyConventions
 from .crew import Crew
 from .films import FILMS, FIRST, filmed_numbers, write_film, write_first_picture
@@ -190,7 +191,7 @@ def _provenance(out: Path, about_this: dict[str, Any]) -> Callable[[Mapping[str,
     write_json(path, {"runs": runs})
 
     def note(simulator: Mapping[str, Any]) -> None:
-        told = {name: simulator[name] for name in ("versions", "facts")}
+        told = {"versions": simulator["versions"], "facts": with_differences(simulator["facts"])}
         if this.get("simulator") != told:  # all workers are of one installation
             this["simulator"] = told
             write_json(path, {"runs": runs})

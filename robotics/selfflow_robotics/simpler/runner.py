@@ -88,7 +88,7 @@ class Acted:
 
 @dataclass(frozen=True)
 class GaveUp:
-    """A trial that was lost with its worker as often as it was begun."""
+    """A trial that was lost with its worker as often as it was begun, or that the worker refused; and why."""
 
     trial: Trial
     reason: str
@@ -147,6 +147,7 @@ def act_trials(
     free: list[int] = []
     begun: Counter[int] = Counter()
     ended: Counter[int] = Counter()
+    shaders: dict[int, bool] = {}
     with crew:
         while waiting or busy:
             asking: dict[int, Mapping[str, Any]] = {}
@@ -154,6 +155,7 @@ def act_trials(
                 if isinstance(event, Lost):
                     free = [worker for worker in free if worker != event.worker]
                     ended[event.worker] = 0
+                    shaders.pop(event.worker, None)
                     asking.pop(event.worker, None)
                     lost = busy.pop(event.worker, None)
                     on_loss(_sentence(event, lost))
@@ -166,6 +168,10 @@ def act_trials(
                     on_hello(event.message["hello"])
                     free.append(event.worker)
                     continue
+                if "refused" in event.message:
+                    yield GaveUp(busy.pop(event.worker).trial, event.message["refused"])
+                    free.append(event.worker)
+                    continue
                 live = busy[event.worker]
                 _took(live, event.message)
                 if not event.message["over"]:
@@ -175,11 +181,18 @@ def act_trials(
                 ended[event.worker] += 1
                 if options.renew and ended[event.worker] >= options.renew and waiting:
                     ended[event.worker] = 0
+                    shaders.pop(event.worker, None)
                     crew.renew(event.worker)
                 else:
                     free.append(event.worker)
             while free and waiting:
-                worker, trial = free.pop(0), waiting.popleft()
+                worker = free.pop(0)
+                # How SAPIEN renders holds for a whole process.
+                if shaders.setdefault(worker, waiting[0].arrangement.ray_tracing) != waiting[0].arrangement.ray_tracing:
+                    del shaders[worker]
+                    crew.renew(worker)
+                    continue
+                trial = waiting.popleft()
                 begun[trial.number] += 1
                 busy[worker] = _begun(policy, trial, conventions, acting, options)
                 crew.send(worker, {"start": start_message(trial, options, trial.number in filmed)})

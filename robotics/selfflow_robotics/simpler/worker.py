@@ -11,13 +11,16 @@ picture.
     in   {"actions": (n, 7), "terminate": (n,)}    commands as the robot takes them
     out  {"image", "prompt", ..., "over": True}
 
-A failure goes out as {"error": text}, and the process ends: after an error of the renderer nothing in it is trusted.
+A trial that cannot be acted here is answered by {"refused": text}. A failure goes out as {"error": text}, and the
+process ends: after an error of the renderer nothing in it is trusted.
 Source of the wire format: openpi's ``packages/openpi-client/src/openpi_client/msgpack_numpy.py``.
 """
 
 from __future__ import annotations
 
 import argparse
+import glob
+import hashlib
 import importlib
 import os
 import platform
@@ -29,9 +32,11 @@ from typing import Any
 import numpy as np
 
 # SIMPLER's control modes (its simpler_env/utils/env/env_builder.py) are asked of SIMPLER itself, in SimplerWorld.
-#: What may differ between trials of one environment.
-_PLACES = ("robot_xy", "robot_quaternion", "objects", "episode", "number", "seed", "filmed", "until")
 _PACKAGES = ("numpy", "sapien", "gymnasium", "simpler_env", "mani_skill2_real2sim", "websockets", "msgpack")
+
+
+class Refusal(Exception):
+    """A trial that cannot be acted here, such as one whose scene is missing: to try again would not help."""
 
 
 class World:
@@ -45,7 +50,7 @@ class World:
     """
 
     def build(self, trial: dict) -> Any:
-        """The environment of a trial, a function of all but where things begin (``_PLACES``)."""
+        """The environment of a trial."""
         raise NotImplementedError
 
     def places(self, trial: dict) -> dict:
@@ -60,28 +65,30 @@ class World:
         """``tcp_pose``, ``base_pose`` and ``gripper_closed``."""
         raise NotImplementedError
 
+    def look_over(self, info: dict) -> None:
+        """Raise :class:`Refusal` where the scene is not what it should be; ``info`` is the reset's."""
+
     def facts(self) -> dict:
         """Of the simulator, for the record."""
         return {}
 
-    #: Use an environment again for the next trial if it is built alike. SIMPLER's evaluator builds one per episode.
-    keep = False
     _env: Any = None
-    _built: dict | None = None
 
     def start(self, trial: dict) -> dict:
-        """Begin an episode.
+        """Begin an episode, in an environment of its own as SIMPLER's evaluator does.
 
         Args:
             trial: what :meth:`build` needs, ``seed`` of the reset, ``filmed``, and ``until``: "limit", or "success" to
                 end when the aim is reached.
+
+        Raises:
+            Refusal: the trial cannot be acted here, now or later.
         """
         began = time.perf_counter()
-        alike = {name: value for name, value in trial.items() if name not in _PLACES}
-        if not self.keep or alike != self._built:
-            self.close()
-            self._env, self._built = self.build(trial), alike
-        obs, _ = self._env.reset(seed=trial["seed"], options=self.places(trial))
+        self.close()
+        self._env = self.build(trial)
+        obs, info = self._env.reset(seed=trial["seed"], options=self.places(trial))
+        self.look_over(info)
         self._filmed, self._until = trial["filmed"], trial["until"]
         self._steps, self._success, self._ever, self._terminated = 0, False, False, False
         self._stats: dict = {}
@@ -123,7 +130,7 @@ class World:
         """Let go of the environment."""
         if self._env is not None:
             self._env.close()
-            self._env = self._built = None
+            self._env = None
 
     def _prompt(self) -> str:
         return str(self._env.unwrapped.get_language_instruction())
@@ -154,17 +161,19 @@ class SimplerWorld(World):
         shader: in place of ray tracing where a trial asks for it: ``rt`` does as it says, ``ibl`` rasterises (on a CPU
             some 300 times faster, shadows differ slightly).
         overlays: folder of the real pictures that are laid over the background; ManiSkill2_real2sim's own if empty.
-        keep: use environments again, see :class:`World`.
     """
 
-    def __init__(self, shader: str = "rt", overlays: str = "", keep: bool = False) -> None:
+    def __init__(self, shader: str = "rt", overlays: str = "") -> None:
         os.environ["DISPLAY"] = ""  # as the evaluator: no window
         from simpler_env.utils.env import env_builder, observation_utils  # type: ignore[import-not-found]
 
         self._builder, self._observation = env_builder, observation_utils
-        self._shader, self._overlays, self.keep = shader, overlays, keep
+        self._shader, self._overlays, self._assets = shader, overlays, _assets()
 
     def build(self, trial: dict) -> Any:
+        # SAPIEN only logs what it cannot load, and an episode in a void would count as a failure.
+        if "dummy" not in trial["scene"]:
+            _there(os.path.join(self._assets, "hab2_bench_assets", "stages", trial["scene"] + ".glb"), "stage")
         kwargs = dict(trial["options"])
         if trial["ray_tracing"]:
             if self._shader == "rt":
@@ -202,8 +211,9 @@ class SimplerWorld(World):
 
     def body(self, env: Any, obs: Any) -> dict:
         closedness = getattr(env.unwrapped.agent, "get_gripper_closedness", None)
+        tool = env.unwrapped.tcp.pose  # some tasks leave it out of what is observed
         return {
-            "tcp_pose": np.asarray(obs["extra"]["tcp_pose"], np.float64),
+            "tcp_pose": np.concatenate([tool.p, tool.q]).astype(np.float64),
             "base_pose": np.asarray(obs["agent"]["base_pose"], np.float64),
             "gripper_closed": None if closedness is None else float(closedness()),
         }
@@ -212,16 +222,22 @@ class SimplerWorld(World):
         return {
             "shader": self._shader,
             "driver": os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES"),
+            "assets": asset_hashes(self._assets, self._overlays),
         }
+
+    def look_over(self, info: dict) -> None:
+        models = os.path.join(self._assets, "custom", "models")
+        named = [name for value in info.values() for name in (value if isinstance(value, (list, tuple)) else [value])]
+        for name in named:
+            folder = os.path.join(models, name) if isinstance(name, str) and name else ""
+            if folder and os.path.isdir(folder) and not glob.glob(os.path.join(folder, "textured.*")):
+                raise Refusal(f"the model '{name}' has nothing to be seen by in {folder}")
 
     def _overlay(self, name: str) -> str | None:
         if not name:
             return None
-        folder = self._overlays or os.path.join(_assets(), "real_inpainting")
-        path = os.path.abspath(os.path.join(folder, name))
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"the real picture to be laid over the background is not at {path}")
-        return path
+        folder = self._overlays or os.path.join(self._assets, "real_inpainting")
+        return _there(os.path.abspath(os.path.join(folder, name)), "real picture")
 
 
 def pack(message: Any) -> bytes:
@@ -261,6 +277,30 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
+def asset_hashes(folder: str, overlays: str = "") -> dict:
+    """Path below ``folder`` -> git's hash of the file: stages, models, and real pictures."""
+    places = {
+        "hab2_bench_assets/stages": os.path.join(folder, "hab2_bench_assets", "stages", "*.glb"),
+        "custom/models": os.path.join(folder, "custom", "models", "*", "textured.*"),
+        "real_inpainting": os.path.join(overlays or os.path.join(folder, "real_inpainting"), "*.png"),
+    }
+    found = {}
+    for place, pattern in places.items():
+        depth = 2 if place == "custom/models" else 1
+        for path in sorted(glob.glob(pattern)):
+            with open(path, "rb") as file:
+                data = file.read()
+            name = "/".join([place, *path.split(os.sep)[-depth:]])
+            found[name] = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    return found
+
+
+def _there(path: str, what: str) -> str:
+    if not os.path.exists(path):
+        raise Refusal(f"the {what} {path} is missing")
+    return path
+
+
 def _assets() -> str:
     return str(importlib.import_module("mani_skill2_real2sim").ASSET_DIR)
 
@@ -283,7 +323,10 @@ def serve(world: World, connection: Any) -> None:
     while True:
         message = unpack(connection.recv())
         if "start" in message:
-            answer = world.start(message["start"])
+            try:
+                answer = world.start(message["start"])
+            except Refusal as refusal:
+                answer = {"refused": str(refusal)}
         else:
             answer = world.carry_out(message["actions"], message.get("terminate"))
         connection.send(pack(answer))
@@ -295,7 +338,6 @@ def main() -> int:
     parser.add_argument("--world", default="simpler", help="simpler, or MODULE:CLASS of another World")
     parser.add_argument("--shader", default="rt", help="of SIMPLER's trials that ask for ray tracing: rt or ibl")
     parser.add_argument("--overlays", default="", help="folder of SIMPLER's real pictures")
-    parser.add_argument("--keep", action="store_true", help="use SIMPLER's environments again for trials built alike")
     args = parser.parse_args()
     from websockets.exceptions import ConnectionClosed
     from websockets.sync.client import connect
@@ -306,7 +348,7 @@ def main() -> int:
     ) as connection:
         try:
             if args.world == "simpler":
-                world: World = SimplerWorld(args.shader, args.overlays, args.keep)
+                world: World = SimplerWorld(args.shader, args.overlays)
             else:
                 module, name = args.world.split(":")
                 world = getattr(importlib.import_module(module), name)()

@@ -21,6 +21,7 @@ from selfflow_robotics.robot_episode import ACTION_NAMES
 from selfflow_robotics.serving.msgpack_numpy import pack as openpi_pack
 from selfflow_robotics.serving.msgpack_numpy import unpack as openpi_unpack
 from selfflow_robotics.simpler import Trial, trials, worker
+from selfflow_robotics.simpler.assets import assets_of, official_assets, with_differences
 from selfflow_robotics.simpler.conventions import PRESETS
 from selfflow_robotics.simpler.crew import Patience, ProcessCrew
 from selfflow_robotics.simpler.runner import Acted, GaveUp, RunOptions, act_trials
@@ -43,28 +44,31 @@ class Terminating:
 
 
 @pytest.fixture
-def overlays(tmp_path: Path) -> Path:
-    """A folder with an empty file for every real picture that a suite asks for."""
-    folder = tmp_path / "overlays"
-    folder.mkdir()
-    for name in {trial.arrangement.overlay for trial in trials("all")} - {""}:
+def assets(tmp_path: Path) -> Path:
+    """A folder with an empty file for every asset of SIMPLER's."""
+    folder = tmp_path / "assets"
+    for name in official_assets():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
 
 
 @pytest.fixture
-def act(tmp_path: Path, overlays: Path) -> Any:
+def act(tmp_path: Path, assets: Path) -> Any:
     """``act(policy, trials, faults=(), workers=1, **options)`` -> episodes, calls that the stand-in saw, losses."""
 
     def run(
         policy: Any, some: list[Trial], faults: tuple[str, ...] = (), workers: int = 1, patience: float = 10.0,
-        conventions: str = "ours", shader: str = "rt", filmed: tuple[int, ...] = (), **options: Any,
+        conventions: str = "ours", shader: str = "rt", filmed: tuple[int, ...] = (), model: str = "", **options: Any,
     ) -> tuple[list[Acted | GaveUp], list[list[Any]], list[str]]:  # fmt: skip
         log, plan = tmp_path / "calls.jsonl", tmp_path / "faults"
         log.unlink(missing_ok=True)
         plan.write_text("\n".join(faults))
-        environment = {"PYTHONPATH": str(STAND_IN), "STAND_IN_LOG": str(log), "STAND_IN_FAULTS": str(plan)}
-        command = [sys.executable, worker.__file__, "--overlays", str(overlays), "--shader", shader]
+        environment = {
+            "PYTHONPATH": str(STAND_IN), "STAND_IN_LOG": str(log), "STAND_IN_FAULTS": str(plan),
+            "STAND_IN_ASSETS": str(assets), "STAND_IN_MODEL": model,
+        }  # fmt: skip
+        command = [sys.executable, worker.__file__, "--shader", shader]
         crew = ProcessCrew(
             command, workers, tmp_path / "logs", patience=Patience(60.0, patience), environment=environment
         )
@@ -93,7 +97,7 @@ def test_an_episode_goes_to_the_limit_and_counts_what_is_true_at_the_end(act: An
     assert result.stats == {"moved": True, "height": 0.5, "steps": 80} and not losses
     assert acted.frames.shape == (81, 512, 640, 3) and acted.actions.shape == (80, 7)
     assert [int(frame[0, 0, 0]) for frame in acted.frames] == list(range(81))  # every step's picture, in order
-    assert [what for what, *_ in calls] == ["build", "overlay", "reset"] + ["step"] * 80
+    assert [what for what, *_ in calls] == ["process", "build", "overlay", "reset"] + ["step"] * 80
 
 
 def test_it_ends_at_success_where_that_is_asked_for(act: Any) -> None:
@@ -108,26 +112,26 @@ def test_terminating_brings_the_next_subtask_and_then_the_end(act: Any) -> None:
     # Chunks of two: the third question's first action advances and is carried out; its second one ends the episode.
     assert acted.result.terminated and acted.result.steps == 6
     assert acted.result.instructions == ("open top drawer", "place apple into top drawer")
-    assert [what for what, *_ in calls][3:] == ["step"] * 4 + ["advance"] + ["step"] * 2
+    assert [what for what, *_ in calls][4:] == ["step"] * 4 + ["advance"] + ["step"] * 2
 
 
 def test_the_simulator_is_told_what_the_trial_says(act: Any) -> None:
     trial = one("google-visual-matching", "close_drawer", 30)
     _, calls, _ = act(load_policy("zero"), trial, shader="ibl", until="success")
     arrangement, start = trial[0].arrangement, trial[0].start
-    name, kwargs = calls[0][1:]
+    name, kwargs = calls[1][1:]
     assert name == arrangement.environment and kwargs["scene_name"] == "dummy_drawer"
     assert kwargs["render_config"] == {"camera_shader_dir": "ibl", "viewer_shader_dir": "ibl", "rt_use_denoiser": False}
     assert "shader_dir" not in kwargs and kwargs["rgb_overlay_cameras"] == ["overhead_camera"]
     assert {key: kwargs[key] for key in arrangement.options} == arrangement.options
-    assert calls[1] == ["overlay", arrangement.overlay]
-    robot = calls[2][1]["robot_init_options"]
+    assert calls[2] == ["overlay", arrangement.overlay]
+    robot = calls[3][1]["robot_init_options"]
     assert robot["init_xy"] == list(start.robot) and robot["init_rot_quat"] == pytest.approx(start.quaternion)
 
 
 def test_ray_tracing_is_asked_for_as_the_evaluator_asks(act: Any) -> None:
     _, calls, _ = act(load_policy("zero"), one("google-visual-matching", "open_drawer"), until="success")
-    assert calls[0][2]["shader_dir"] == "rt" and "render_config" not in calls[0][2]
+    assert calls[1][2]["shader_dir"] == "rt" and "render_config" not in calls[1][2]
 
 
 class Looking:
@@ -174,6 +178,54 @@ def test_a_trial_that_always_fails_is_given_up_and_the_others_go_on(act: Any) ->
     assert len(losses) == 2
 
 
+@pytest.mark.parametrize("lacking", ["stage", "real picture", "model"])
+def test_a_trial_whose_scene_is_incomplete_is_refused_at_once(act: Any, assets: Path, lacking: str) -> None:
+    """SAPIEN would only log it, and the episode would count as a failure of the policy."""
+    some = trials("google-visual-matching", ["pick_coke_can", "close_drawer"], 1)
+    can = some[0].arrangement
+    gone = {
+        "stage": f"hab2_bench_assets/stages/{can.scene}.glb",
+        "real picture": f"real_inpainting/{can.overlay}",
+        "model": "custom/models/opened_coke_can/textured.dae",
+    }
+    (assets / gone[lacking]).unlink()
+    chosen = some if lacking != "model" else some[:1]
+    ended, _, losses = act(load_policy("zero"), chosen, until="success", model="opened_coke_can")
+    refused = [one for one in ended if isinstance(one, GaveUp)]
+    assert [one.trial for one in refused] == some[:1] and not losses
+    assert lacking in refused[0].reason and Path(gone[lacking]).parent.name in refused[0].reason
+    assert len(ended) == len(chosen)  # the drawer, which is made of boxes before another picture, is acted
+
+
+def test_what_renders_otherwise_is_acted_by_a_new_process(act: Any) -> None:
+    """SAPIEN's shader holds for a whole process."""
+    some = trials("google-visual-matching", ["pick_coke_can", "open_drawer"], 2)
+    ended, calls, losses = act(load_policy("zero"), some, until="success")
+    assert len(ended) == 4 and not losses
+    assert [call[2].get("shader_dir") for call in calls if call[0] == "build"] == [None, None, "rt", "rt"]
+    processes = [call[1] for call in calls if call[0] == "process"]
+    assert processes[0] == processes[1] != processes[2] == processes[3]
+
+
+def test_foreign_and_missing_assets_are_told(assets: Path) -> None:
+    """Against git's own hash."""
+    name = "hab2_bench_assets/stages/bridge_table_1_v1.glb"
+    (assets / name).write_bytes(b"something else")
+    (assets / "custom/models/eggplant/textured.dae").unlink()
+    found = worker.asset_hashes(str(assets))
+    expected = subprocess.run(["git", "hash-object", str(assets / name)], check=True, capture_output=True, text=True)
+    assert found[name] == expected.stdout.strip()
+    told = with_differences({"shader": "rt", "assets": {**official_assets(), name: found[name]}})
+    assert told == {"shader": "rt", "missing_assets": [], "other_assets": [name]}
+    assert "custom/models/eggplant/textured.dae" in with_differences({"assets": found})["missing_assets"]
+    assert len(found) == len(official_assets()) - 1
+    needed = assets_of(trials("widowx", ["put_eggplant_in_basket"]))
+    assert (
+        "custom/models/eggplant/textured.dae" in needed and "hab2_bench_assets/stages/bridge_table_1_v2.glb" in needed
+    )
+    assert name not in needed
+
+
 def test_workers_are_renewed(act: Any) -> None:
     some = trials("google-variant-aggregation", ["pick_coke_can"], 5)
     ended, _, losses = act(load_policy("zero"), some, until="success", renew=2)
@@ -213,7 +265,7 @@ def test_the_worker_imports_nothing_of_ours() -> None:
     ],
 )
 def test_simplers_own_evaluator_makes_the_same_calls(
-    act: Any, overlays: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str, task: str, place: int
+    act: Any, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str, task: str, place: int
 ) -> None:
     """Its ``run_maniskill2_eval_single_episode`` on the stand-in, with a policy that terminates as ours does."""
     (trial,) = one(suite, task, place)
@@ -221,8 +273,10 @@ def test_simplers_own_evaluator_makes_the_same_calls(
     log = tmp_path / "theirs.jsonl"
     monkeypatch.setenv("STAND_IN_LOG", str(log))
     monkeypatch.delenv("STAND_IN_FAULTS", raising=False)
+    overlays = assets / "real_inpainting"
     success = _official(trial, overlays, tmp_path, monkeypatch, 3, _commands(ours))
-    assert [json.loads(line) for line in log.read_text().splitlines()] == ours
+    theirs = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [call for call in theirs if call[0] != "process"] == [call for call in ours if call[0] != "process"]
     assert success == ended[0].result.success
 
 

@@ -1,5 +1,6 @@
-"""Only its place matters: real pictures and stages would lie below it."""
+"""Says where its assets lie, as the real one does."""
 
+import os
 import pathlib
 
-ASSET_DIR = pathlib.Path(__file__).parent / "data"
+ASSET_DIR = pathlib.Path(os.environ["STAND_IN_ASSETS"])

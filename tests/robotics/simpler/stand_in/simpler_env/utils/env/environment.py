@@ -23,6 +23,16 @@ class _Agent:
         return 0.25
 
 
+class _Pose:
+    def __init__(self, numbers):
+        self.p, self.q = numbers[:3], numbers[3:]
+
+
+class _Link:
+    # A metre before the base and half a metre above it, turned as it is.
+    pose = _Pose(np.array([1, 3, 3.5, np.sqrt(0.5), 0, 0, np.sqrt(0.5)]))
+
+
 class StandInEnv:
     """Success is true from the third step to the limit's last but one, so that "ever" and "at the end" differ."""
 
@@ -30,11 +40,12 @@ class StandInEnv:
         assert _ALWAYS <= set(kwargs) <= _ALWAYS | _OPTIONAL, sorted(kwargs)
         overlay = kwargs["rgb_overlay_path"]
         assert overlay is None or os.path.exists(overlay), overlay
+        _note("process", os.getpid())
         _note("build", env_name, {k: v for k, v in kwargs.items() if k != "rgb_overlay_path"})
         _note("overlay", os.path.basename(overlay) if overlay else None)
         self.name, self.limit = env_name, kwargs["max_episode_steps"]
         self.robot_uid = kwargs["robot"]
-        self.agent = _Agent()
+        self.agent, self.tcp = _Agent(), _Link()
         self.closed = False
 
     @property
@@ -48,7 +59,7 @@ class StandInEnv:
         _fail("reset")
         self.steps, self.part = 0, 0
         self.parts = 2 if "PlaceInto" in self.name else 1
-        return self._obs(), {}
+        return self._obs(), {"model_id": os.environ.get("STAND_IN_MODEL", ""), "distractor_model_ids": []}
 
     def step(self, action):
         assert np.shape(action) == (7,) and np.all(np.isfinite(action))
@@ -77,13 +88,12 @@ class StandInEnv:
             ("overhead_camera", (512, 640)) if "google" in self.robot_uid else ("3rd_view_camera", (480, 640))
         )
         picture = np.full((*size, 3), self.steps % 256, np.uint8)
-        # The base stands at (1, 2, 3), turned by a quarter about z; the tool a metre before it and half above.
+        # The base stands at (1, 2, 3), turned by a quarter about z.
         base = np.array([1, 2, 3, np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
-        tool = np.array([1, 3, 3.5, np.sqrt(0.5), 0, 0, np.sqrt(0.5)])
         return {
             "image": {camera: {"rgb": picture}},
             "agent": {"base_pose": base, "qpos": np.zeros(11)},
-            "extra": {"tcp_pose": tool},
+            "extra": {},
         }
 
 
