@@ -112,7 +112,8 @@ class World:
                     self._terminated = True
                 else:
                     base.advance_to_next_subtask()
-            obs, _, success, truncated, info = self._env.step(action)
+            # A copy: what came over the wire is read-only, and a controller takes no such view.
+            obs, _, success, truncated, info = self._env.step(np.array(action))
             self._steps += 1
             self._success = bool(success)
             self._ever |= self._success

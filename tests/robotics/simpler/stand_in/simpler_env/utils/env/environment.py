@@ -62,7 +62,7 @@ class StandInEnv:
         return self._obs(), {"model_id": os.environ.get("STAND_IN_MODEL", ""), "distractor_model_ids": []}
 
     def step(self, action):
-        assert np.shape(action) == (7,) and np.all(np.isfinite(action))
+        assert np.shape(action) == (7,) and np.all(np.isfinite(action)) and action.flags.writeable
         _note("step", [round(float(number), 9) for number in action])
         _fail("step")
         self.steps += 1
