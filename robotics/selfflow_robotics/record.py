@@ -46,6 +46,11 @@ class RecordOptions:
         sound: record the contact sounds too, as ``observation/sound``.
         quality: of the JPEG pictures, 1 to 100.
         failures: keep demonstrations that fail too (``aspects/success`` tells).
+        every_name: give each scene of several objects once for every instruction that it can have, one demonstration
+            after another. One picture with several names and aims teaches what names mean far better than as many
+            pictures with one each (docs/results/robotics.md).
+        first: end each demonstration after so many steps, unfinished (``aspects/success`` is false then); 0 for none.
+            Nothing but the name tells a first picture's aim; later ones show where the hand goes.
     """
 
     tasks: tuple[str, ...]
@@ -57,6 +62,8 @@ class RecordOptions:
     sound: bool = False
     quality: int = 95
     failures: bool = False
+    every_name: bool = False
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,8 @@ def record(
             raise UserError(f"the tabletop has no task '{task}'; there are {', '.join(ALL_TASKS)}")
     if not 0 <= options.wander <= 1:
         raise UserError(f"wander is a share of demonstrations in [0, 1], got {options.wander}")
+    if options.first < 0:
+        raise UserError(f"a demonstration ends after at least one step, or goes to its end (0), got {options.first}")
     if options.episodes < 1 or not options.tasks:
         raise UserError(f"at least one episode of one task is recorded, got {options.episodes} of {options.tasks}")
     features = dict(FRACTAL_FEATURES)
@@ -139,7 +148,7 @@ def _demonstrate(job: tuple[RecordOptions, int]) -> tuple[str, list[Episode], in
     task = options.tasks[number % len(options.tasks)]
     for attempt in range(_ATTEMPTS):
         pieces, success = _attempt(options, task, number, attempt)
-        if pieces and (success or options.failures):
+        if pieces and (success or options.failures or options.first):
             numbered = [_episode(options, number, part, piece, success) for part, piece in enumerate(pieces)]
             return task, numbered, attempt
     raise UserError(f"the expert failed {_ATTEMPTS} times at '{task}' (noise {options.noise}); lower the noise")
@@ -158,13 +167,17 @@ def _attempt(options: RecordOptions, task: str, number: int, attempt: int) -> tu
     import gymnasium
 
     from .tabletop import ID, Expert, TabletopEnv
+    from .tabletop.tasks import ALL_TASKS
 
     env = gymnasium.make(ID, task=task, variant=list(options.variant), sound=options.sound)
     base = env.unwrapped
     assert isinstance(base, TabletopEnv)
     try:
-        episode = int(np.random.SeedSequence([options.seed, number, attempt]).generate_state(1)[0])
-        observation, info = env.reset(options={"episode": episode})
+        scene, naming = divmod(number // len(options.tasks), ALL_TASKS[task].namings if options.every_name else 1)
+        # Without names to go through, the demonstration's own number; tasks in turns have scenes of their own anyway.
+        drawn = scene if options.every_name else number
+        episode = int(np.random.SeedSequence([options.seed, drawn, attempt]).generate_state(1)[0])
+        observation, info = env.reset(options={"episode": episode, "naming": naming})
         expert = Expert(env, noise=options.noise, seed=episode)
         if options.wander and expert.rng.random() < options.wander:
             for action in expert.wander():
@@ -182,6 +195,8 @@ def _attempt(options: RecordOptions, task: str, number: int, attempt: int) -> tu
             pieces[-1].observations.append(observation)
             pieces[-1].actions.append(action)
             observation, _, ended, truncated, info = env.step(action)
+            if options.first and sum(len(piece.actions) for piece in pieces) == options.first and not ended:
+                return pieces, False  # cut off: the hand goes on, and nobody says that it is done
         _end(pieces[-1], observation)
         return pieces, bool(info["success"])
     finally:
@@ -200,7 +215,7 @@ def _episode(options: RecordOptions, number: int, part: int, piece: _Piece, succ
     pose = np.stack([o["extra"]["tcp_pose"] for o in piece.observations])
     qpos = np.stack([o["agent"]["qpos"] for o in piece.observations])
     ends = np.zeros(length, bool)
-    ends[-1] = True
+    ends[-1] = not options.first or success
     known = {
         "action/world_vector": actions[:, :3],
         "action/rotation_delta": axis_angle_to_rpy(actions[:, 3:6]),

@@ -143,3 +143,24 @@ def test_what_cannot_be_recorded(tmp_path):
     with pytest.raises(UserError, match="variant"):
         record(tmp_path / "c", RecordOptions(tasks=("pick",), episodes=1, variant=("nice",)), progress=False)
     assert not any(tmp_path.iterdir())
+
+
+def test_every_name_of_a_scene_one_after_another(tmp_path):
+    """The same first picture with three, and with six instructions; then another scene. Cut off, nobody is done."""
+    options = RecordOptions(tasks=("pick_among", "move_near"), episodes=14, seed=3, noise=0.5, every_name=True, first=4)
+    record(tmp_path, options, progress=False)
+    source = open_episodes(tmp_path)
+    episodes = [source.read(*source.locate(number)) for number in range(14)]
+    raw = [source.files.read(*source.locate(number)) for number in range(14)]
+    first = [episode.images["image"].read([0])[0] for episode in episodes]
+    for begin, every, count in ((0, 2, 3), (1, 2, 6)):
+        of_scene = [begin + every * i for i in range(count)]
+        assert len({episodes[n].instruction for n in of_scene}) == count
+        assert all((first[n] == first[begin]).all() for n in of_scene)
+        after = begin + every * count
+        assert (first[after] != first[begin]).any()
+    assert {len(episode) for episode in episodes} == {4}
+    assert not any(episode.terminate.any() for episode in episodes)
+    assert not any(one.columns["is_last"].any() or one.metadata["aspects/success"] for one in raw)
+    # Named differently, the hand goes elsewhere from the first step on.
+    assert not np.allclose(episodes[0].actions[0], episodes[2].actions[0], atol=1e-3)

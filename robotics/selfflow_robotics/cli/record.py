@@ -31,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--wander", type=float, default=0.0, metavar="P",
         help="share of demonstrations that begin with the hand anywhere above the table (default: 0)",
     )  # fmt: skip
+    parser.add_argument(
+        "--every-name", action="store_true",
+        help="each scene of several objects once for every instruction that it can have (pick_among 3, move_near 6)",
+    )  # fmt: skip
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="end after N steps, unfinished (default: no)")
     parser.add_argument("--sound", action="store_true", help="record contact sounds too")
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     parser.add_argument("--split", default="train", help="(default: train)")
@@ -60,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         sound=args.sound,
         quality=args.quality,
         failures=args.keep_failures,
+        every_name=args.every_name,
+        first=args.first,
     )
     done = record(
         args.out,

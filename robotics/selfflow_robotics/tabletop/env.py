@@ -21,7 +21,7 @@ from .variants import Setting, chosen, make_setting
 
 HEIGHT, WIDTH = 256, 320
 CAMERA = "overhead_camera"
-_OPTIONS = ("task", "variant", "episode")
+_OPTIONS = ("task", "variant", "episode", "naming")
 
 
 class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
@@ -52,8 +52,9 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         pictures: False leaves out the pictures, and with them most of the time.
         render_mode: ``"rgb_array"`` or None.
 
-    ``reset(seed=, options={"task":, "variant":, "episode": n})``: options hold for this and later episodes, but
-    ``episode`` for one: it picks the n-th layout of a task whatever the seed.
+    ``reset(seed=, options={"task":, "variant":, "episode": n, "naming": k})``: options hold for this and later
+    episodes, but ``episode`` and ``naming`` for one: the n-th layout of a task whatever the seed, and which of its
+    objects are named (pick_among has 3 instructions for a scene, move_near 6).
 
     Raises:
         UserError: an unknown task, variant or option, or an action that is not finite.
@@ -108,7 +109,7 @@ class TabletopEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         episode = drawn if options.get("episode") is None else int(options["episode"])
         if episode < 0:
             raise UserError(f"the option 'episode' is {episode}; episodes are numbered from 0")
-        self._task = make_task(self._name, np.random.default_rng([episode, 0]))
+        self._task = make_task(self._name, np.random.default_rng([episode, 0]), int(options.get("naming", 0)))
         world = self._task.world
         self._setting: Setting = make_setting(self._aspects, episode, [thing.name for thing in world.things])
         # Drawers that nobody is asked to move are part of the scene that stays, until one moves after all.

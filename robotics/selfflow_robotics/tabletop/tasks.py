@@ -5,7 +5,9 @@ To add a task, write a class and add it to ``TASKS``, or to ``ALL_TASKS`` alone 
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,13 +28,15 @@ class Task:
     """One episode's aim. ``limit``: control steps after which it is truncated; ``subtasks``: how many instructions;
     ``drawer``: the one to be moved, -1 for none.
 
-    ``stats`` are SIMPLER's episode statistics, renewed by ``evaluate``.
+    ``stats`` are SIMPLER's episode statistics, renewed by ``evaluate``. ``namings``: how many instructions one scene of
+    several objects can be given, all else being equal.
     """
 
     name = ""
     limit = 80
     subtasks = 1
     drawer = -1
+    namings = 1
     world: World
 
     def __init__(self) -> None:
@@ -86,10 +90,12 @@ class PickAmong(Pick):
     SIMPLER has no such task."""
 
     name = "pick_among"
+    namings = 3
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, naming: int = 0) -> None:
         Task.__init__(self)
-        self.things = _three(rng)
+        named = _three(rng)
+        self.things = [named.pop(naming), *named]
         self._lift(self.things[0], World(self.things, None, start(rng)))
 
 
@@ -98,10 +104,11 @@ class MoveNear(Task):
     nothing else was moved as far."""
 
     name = "move_near"
+    namings = 6
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, naming: int = 0) -> None:
         super().__init__()
-        self.things = _three(rng)
+        self.things = list(list(itertools.permutations(_three(rng)))[naming])
         self.source, self.target, self.other = self.things
         self.world = World(self.things, None, start(rng))
         self.began = [tuple(thing.place) for thing in self.things]
@@ -216,17 +223,24 @@ TASKS: dict[str, TaskClass] = {task.name: task for task in (Pick, MoveNear, Open
 ALL_TASKS: dict[str, TaskClass] = {**TASKS, PickAmong.name: PickAmong}
 
 
-def make_task(name: str, rng: np.random.Generator) -> Task:
+def make_task(name: str, rng: np.random.Generator, naming: int = 0) -> Task:
     """A new episode of a task; ``"random"`` draws which of the suite.
 
+    Args:
+        naming: which of the task's ``namings`` instructions the scene is given.
+
     Raises:
-        UserError: there is no such task.
+        UserError: there is no such task, or naming.
     """
     if name == "random":
         name = str(rng.choice(list(TASKS)))
     if name not in ALL_TASKS:
         raise UserError(f"there is no task '{name}'; known: {', '.join(ALL_TASKS)}, random")
-    return ALL_TASKS[name](rng)
+    kind = ALL_TASKS[name]
+    if not 0 <= naming < kind.namings:
+        raise UserError(f"a scene of '{name}' has {kind.namings} instructions, numbered from 0; there is no {naming}")
+    make: Callable[..., Task] = kind
+    return make(rng, naming) if kind.namings > 1 else make(rng)
 
 
 def put(name: str, place: tuple[float, float], yaw: float, on_side: bool = False) -> Thing:

@@ -200,3 +200,17 @@ def test_a_drawer_that_nobody_was_asked_to_open_is_seen_when_it_moves() -> None:
             setting.camera, setting.light, static_bodies(world.cabinet, setting), moving_bodies(world, setting)
         )
         assert np.abs(seen - anew.rgb).mean() < 0.5 < 2 < np.abs(seen - closed).mean()
+
+
+def test_a_scene_is_given_every_name_and_nothing_else_changes() -> None:
+    """One picture, other instructions; each of them named once, and the first is what it is without naming."""
+    for task, count in (("pick_among", 3), ("move_near", 6)):
+        env = gymnasium.make("selfflow/Tabletop-v0", task=task)
+        seen = [env.reset(options={"episode": 7, "naming": naming}) for naming in range(count)]
+        told = [info["instruction"] for _, info in seen]
+        assert len(set(told)) == count and told[0] == env.reset(options={"episode": 7})[1]["instruction"]
+        for obs, _ in seen[1:]:
+            np.testing.assert_array_equal(obs["extra"]["tcp_pose"], seen[0][0]["extra"]["tcp_pose"])
+            np.testing.assert_array_equal(get_image(env, obs), get_image(env, seen[0][0]))
+        with pytest.raises(UserError, match=f"has {count} instructions, numbered from 0; there is no {count}"):
+            env.reset(options={"episode": 7, "naming": count})
