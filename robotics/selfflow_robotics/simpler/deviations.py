@@ -56,7 +56,7 @@ def _rendering(settings: dict[str, Any], acted: Sequence[Trial]) -> list[str]:
     traced = list(dict.fromkeys(trial.arrangement.task for trial in acted if trial.arrangement.ray_tracing))
     if shader == "rt" or not traced:
         return []
-    return [f"{', '.join(traced)} were rendered by the shader '{shader}' where ray tracing is official"]
+    return [f"trials of {', '.join(traced)} were rendered by the shader '{shader}' where ray tracing is official"]
 
 
 def _other_assets(run: SuiteRun, acted: Sequence[Trial]) -> list[str]:
