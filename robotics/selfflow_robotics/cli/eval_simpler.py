@@ -96,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     dream = parser.add_argument_group("a dream (--env dream)")
     dream.add_argument("--world-model", metavar="MODEL", help="folder or name of the world model")
     dream.add_argument("--judge", type=Path, metavar="DIR", help="recorded episodes that teach what success looks like")
+    dream.add_argument("--dream-steps", type=int, metavar="N", help="of the world model's solver (default: its own)")
     dream.add_argument(
         "--starts", type=Path, metavar="DIR", help="results in SIMPLER, whose first pictures begin dreams"
     )
@@ -116,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     suite = args.suite or _DEFAULT_SUITE[args.env]
     if args.env == "simpler" and suite in TABLETOP_SUITES or args.env == "tabletop" and suite in SUITES:
         raise UserError(f"'{suite}' is no suite of --env {args.env}; 'tabletop' has {', '.join(TABLETOP_SUITES)}")
+    if args.dream_steps is not None and args.dream_steps < 1:
+        raise UserError(f"the solver takes at least 1 step, got --dream-steps {args.dream_steps}")
     if args.film < 0 or args.workers < 1 or not args.hang_after > 0:
         raise UserError("--film is at least 0, --workers at least 1 and --hang-after more than 0")
     chosen = trials(suite, args.tasks, args.trials)
@@ -159,6 +162,7 @@ def _setup(args: argparse.Namespace, suite: str, chosen: list[Trial], model: Wor
     if model is not None:
         refuse_other_actions(policy.about, model.about)
         simulator = {"world_model": model.about.name, **model.about.extra, "judge": str(args.judge)}
+        simulator |= {"steps": args.dream_steps} if args.dream_steps else {}
     if args.env == "simpler":
         simulator = {"shader": args.shader}
     return Setup(
@@ -285,7 +289,7 @@ def _dream(args: argparse.Namespace, chosen: list[Trial], model: WorldModel) -> 
     usable = usable_judges(judges)
     judged(chosen, list(usable))
     worth = {task: judge.accuracy for task, judge in usable.items()}
-    return HereCrew(DreamWorld(model, usable, find_start), {"judges": worth})
+    return HereCrew(DreamWorld(model, usable, find_start, args.dream_steps), {"judges": worth})
 
 
 def _about_this(args: argparse.Namespace) -> dict[str, Any]:
