@@ -19,13 +19,20 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
 
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-from websockets.sync.server import Server, ServerConnection, serve
-
 from selfflow_mm.errors import UserError
 
 from .worker import World, pack, unpack
+
+try:
+    import msgpack as _msgpack  # noqa: F401
+    from websockets.exceptions import ConnectionClosed
+    from websockets.http11 import Request, Response
+    from websockets.sync.server import Server, ServerConnection, serve
+except ModuleNotFoundError as error:
+    raise UserError(
+        f"evaluation with workers needs '{str(error.name).partition('.')[0]}', which is not installed; run: "
+        "pip install 'selfflow-mm[serve]'"
+    ) from error
 
 __all__ = ["Answered", "Crew", "HereCrew", "Lost", "Patience", "ProcessCrew"]
 
