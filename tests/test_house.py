@@ -74,7 +74,8 @@ def test_the_wheel_holds_every_module_and_all_data(repository: Path, wheel: Path
     endings = {".safetensors", ".json", ".yaml", ".md", ".txt"}
     expected |= {p.relative_to(repository).as_posix() for p in weights.rglob("*") if p.suffix in endings}
     robotics = repository / "robotics"
-    expected |= {p.relative_to(robotics).as_posix() for p in (robotics / "selfflow_robotics").rglob("*.yaml")}
+    data = [p for ending in ("yaml", "txt") for p in (robotics / "selfflow_robotics").rglob(f"*.{ending}")]
+    expected |= {p.relative_to(robotics).as_posix() for p in data}
     configs = repository / "configs"
     expected |= {f"selfflow_mm/configs/{p.relative_to(configs).as_posix()}" for p in configs.rglob("*.yaml")}
     assert {name for name in inside if not name.startswith("selfflow_mm/configs/")} <= expected
