@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from .plan_options import add_plan_options, read_cluster
 from .run_options import add_run_options, read_run_config
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ EXAMPLES = """examples:
   selfflow-mm train tiny.yaml --out runs/first --resume data.sources.world.path=world run.steps=2000
   selfflow-mm train tiny.yaml --out runs/more init=runs/first data.sources.world.path=world run.posthoc_ema.every=100
   selfflow-mm train tiny.yaml --dry-run model.width=256 model.rope_axes=[32,16,16,0]
+  selfflow-mm train paper/mixed_4b.yaml --dry-run --gpu h200 --gpus 128 --price 3.5
 
 CONFIG is a file, or the name of one in configs/. Any setting follows as dotted.name=value; --dry-run shows them all.
 With --resume and no CONFIG the run goes on with the settings it was started with.
@@ -25,17 +27,19 @@ With --resume and no CONFIG the run goes on with the settings it was started wit
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser)
+    add_plan_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from ..errors import UserError
     from ..training.config import TrainConfig
 
+    cluster = read_cluster(args)
     config = read_run_config(TrainConfig, args, "tiny.yaml")
     if args.dry_run:
         from ..training.plan import describe_config
 
-        print(describe_config(config))
+        print(describe_config(config, cluster))
         return 0
     if args.out is None:
         raise UserError("train needs --out DIR, the folder of the run")

@@ -9,8 +9,36 @@ from ..conditions import TASKS
 from ..errors import UserError
 from ..flow.objectives import ObjectiveConfig
 from ..generation.sampling import SamplingConfig
+from ..models.imagenet import ImageNetConfig
 from ..models.joint import JointConfig
 from .posthoc_ema import PostHocConfig
+
+
+@dataclass(frozen=True)
+class SampleShape:
+    """What a data set that is not here will hold, for plans (``--dry-run``). Where the data are, they speak themselves.
+
+    Attributes:
+        samples: in the data set.
+        captions: wordings per sample.
+        height, width: of pictures, in pixels.
+        frames, fps: of videos.
+        seconds: of sound.
+
+    Zero is not known.
+    """
+
+    samples: int = 0
+    captions: int = 1
+    height: int = 0
+    width: int = 0
+    frames: int = 0
+    fps: float = 0.0
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.samples, self.height, self.width, self.frames, self.fps, self.seconds) < 0 or self.captions < 1:
+            raise UserError("nothing that a sample is can be negative, and it has at least one caption")
 
 
 @dataclass(frozen=True)
@@ -23,6 +51,7 @@ class SourceConfig:
         ratio: share of batches drawn from this source, relative to the others.
         batch: samples per batch.
         max_samples: use the first so many samples; 0 uses all.
+        expects: what the data are, for plans made before they are here.
     """
 
     path: str
@@ -30,6 +59,7 @@ class SourceConfig:
     ratio: float = 1.0
     batch: int = 16
     max_samples: int = 0
+    expects: SampleShape = field(default_factory=SampleShape)
 
     def __post_init__(self) -> None:
         for task, share in self.tasks.items():
@@ -192,9 +222,12 @@ class TrainConfig:
         text: the encoder of captions.
         init: a checkpoint, model folder or bundled model that a new run takes its first weights from, as far as they
             fit; empty starts from random ones. What was taken is in the run's init.json.
+        imagenet: the ImageNet transformer in place of the joint one. ``train`` can plan it (``--dry-run``) and not
+            train it: there is no reader of class labels yet.
     """
 
     model: JointConfig = field(default_factory=JointConfig)
+    imagenet: ImageNetConfig | None = None
     init: str = ""
     tokenizers: dict[str, str] = field(
         default_factory=lambda: {"image": "tiny/video", "video": "tiny/video", "audio": "tiny/audio"}

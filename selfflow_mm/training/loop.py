@@ -40,6 +40,11 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     Raises:
         UserError: impossible settings or data, or a loss that is no longer finite (the last good checkpoint stays).
     """
+    if config.imagenet:
+        raise UserError(
+            "imagenet: class-conditional training is not built yet; --dry-run plans it, and sample-imagenet samples "
+            "weights of that kind"
+        )
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
     if config.run.threads:

@@ -79,6 +79,33 @@ def training_memory(parameters: int, activations: int, bytes_per_value: int, ave
     return TrainingMemory(whole, whole, 2 * whole, averages * whole, casts, activations)
 
 
+def sharded(memory: TrainingMemory, devices: int, gathered: int) -> TrainingMemory:
+    """The same step on each of ``devices`` that share weights, gradients, moments and EMA evenly (FSDP2); activations
+    stay whole.
+
+    Args:
+        memory: of a device that holds everything.
+        devices: at least one.
+        gathered: see :func:`gathered_bytes`; it takes the place of the cast copies.
+    """
+    weights, gradients, optimizer, ema = (
+        -(-part // devices) for part in (memory.weights, memory.gradients, memory.optimizer, memory.ema)
+    )
+    return TrainingMemory(weights, gradients, optimizer, ema, gathered, memory.activations)
+
+
+def gathered_bytes(outside: int, block: int, bytes_per_value: int) -> int:
+    """What a device holds whole at once where blocks are sharded one by one.
+
+    Args:
+        outside: parameters outside the blocks, which stay whole through a step.
+        block: parameters of the largest block: one is computed with while the next arrives, and has a float32 gradient
+            before that is shared out.
+        bytes_per_value: of matrix products, in which weights are gathered.
+    """
+    return (outside + 2 * block) * bytes_per_value + block * FLOAT32
+
+
 def activation_bytes(config: Shape, tokens: int, batch: int, bytes_per_value: int, *, recompute: bool = False) -> int:
     """What a training step keeps for its backward pass.
 

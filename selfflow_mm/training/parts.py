@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -26,14 +26,20 @@ from .config import SourceConfig, TextConfig, TrainConfig
 from .encoders import encoder_width
 
 
-def load_tokenizers(named: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+def load_tokenizers(
+    named: Mapping[str, str], load: Callable[[str], Any] = load_tokenizer
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Modality -> tokenizer, and modality -> where it is from. What is named twice is loaded once.
+
+    Args:
+        named: modality -> folder, bundled or pretrained name, or hub id.
+        load: makes a tokenizer of where it is from.
 
     Raises:
         UserError: there is none of a name, or it is of another modality.
     """
     sources = {m: _tokenizer_source(m, name) for m, name in named.items()}
-    loaded = {source: load_tokenizer(source) for source in dict.fromkeys(sources.values())}
+    loaded = {source: load(source) for source in dict.fromkeys(sources.values())}
     for modality, source in sources.items():
         made_for = loaded[source].spec.modality
         if modality != made_for and (modality, made_for) != ("image", "video"):
@@ -151,13 +157,16 @@ def encode_sources(
 
 
 def clip_geometry(config: TrainConfig) -> Geometry:
-    """The clip sizes of the data, which generation takes for its own when asked for nothing else.
+    """The clip sizes of the data, which generation takes for its own when asked for nothing else."""
+    return geometry_of(ShardDataset(source.path) for source in config.data.sources.values())
 
-    Samples of a data set are cut alike, so the first with a modality speaks for all; later sources win.
+
+def geometry_of(sources: Iterable[ShardDataset]) -> Geometry:
+    """The sizes of samples. Those of a data set are cut alike, so the first with a modality speaks for all; later data
+    sets win.
     """
     found: dict[str, Any] = {}
-    for source in config.data.sources.values():
-        data = ShardDataset(source.path)
+    for data in sources:
         missing = set(data.info["modalities"])
         for i in range(min(len(data), 64)):
             if not missing:

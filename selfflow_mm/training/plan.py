@@ -2,40 +2,121 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from selfflow_tokenizers import ByteTextEncoder
-from selfflow_tokenizers.stream import TokenStream
 from selfflow_tokenizers.text import TextEncoder
 
-from ..conditions import Conditions
 from ..config import dump_yaml, load_config
 from ..data.shards import ShardDataset
 from ..errors import UserError
-from ..flow.objectives import Batch, Objective
-from ..generation.pipeline import Geometry
+from ..models.imagenet import ImageNetConfig
 from ..models.joint import JointConfig
 from ..models.presets import count_parameters
 from ..weights import find_weights
+from .cluster import Cluster
 from .config import TrainConfig
-from .memory import activation_bytes, training_memory
-from .parts import (
-    blind_to_word_order,
-    build_text_encoder,
-    clip_geometry,
-    complete_model_config,
-    load_tokenizers,
-    pick_device,
-    pick_dtype,
-)
-from .throughput import Throughput
+from .data_sums import DataSums, data_sums
+from .memory import TrainingMemory, activation_bytes, training_memory
+from .parts import blind_to_word_order, complete_model_config, pick_device, pick_dtype
+from .sizes import count_imagenet
+from .stand_ins import StatedText, planned_text_encoder, planned_tokenizers
+from .workload import TEXT_TOKENS, Draw, draws_of, largest, mean_step_flops
 
-#: Tokens of a caption, about.
-TEXT_TOKENS = 16
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's parts in numbers.
+
+    Attributes:
+        config: of the run.
+        model: its shape, with channels filled in.
+        counts: parameters by top-level part.
+        dtype: of matrix products.
+        text: the encoder of captions; None where labels take their place.
+        draws: the kinds of batches.
+        notes: what the numbers leave open.
+    """
+
+    config: TrainConfig
+    model: JointConfig | ImageNetConfig
+    counts: dict[str, int]
+    device: torch.device
+    dtype: torch.dtype
+    text: TextEncoder | None
+    draws: list[Draw]
+    notes: list[str]
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def recompute(self) -> bool:
+        return self.config.run.recompute == "blocks"
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Modality -> channels of its tokens; ``text`` where captions are stored as embeddings."""
+        if isinstance(self.model, ImageNetConfig):
+            return {"image": self.model.token_channels}
+        stored = self.text is not None and not isinstance(self.text, ByteTextEncoder)
+        return {**self.model.modalities, **({"text": self.model.text_channels} if stored else {})}
+
+    def memory(self, draw: Draw, samples: int) -> TrainingMemory:
+        """Of a device that holds everything and takes so many samples of a batch."""
+        kept = self.config.run.posthoc_ema
+        size = self.dtype.itemsize
+        return training_memory(
+            self.parameters,
+            activation_bytes(self.model, draw.tokens, samples, size, recompute=self.recompute),
+            size,
+            averages=1 + (len(kept.stds) if kept.every else 0),
+        )
+
+    def data(self) -> list[DataSums]:
+        """What its data sets hold."""
+        return data_sums(self.config, self.draws, self.channels, self.text.values_dtype.itemsize if self.text else 0)
+
+
+def make_plan(config: TrainConfig, *, for_gpu: bool = False) -> Plan:
+    """Everything that can be counted of a run without running it.
+
+    Args:
+        config: of the run.
+        for_gpu: planned for a GPU that is not here: ``run.precision`` auto is bfloat16.
+
+    Raises:
+        UserError: what the run would refuse, except weights and data that are not here but known in numbers.
+    """
+    tokenizers, notes = planned_tokenizers(config.tokenizers)
+    if config.init:
+        find_weights(config.init)  # a wrong name should not wait for the run
+    device = pick_device(config.run.device)
+    dtype = pick_dtype(config.run.precision, device)
+    if for_gpu:
+        if config.run.precision == "float32":
+            raise UserError("the rates of GPUs are those of bfloat16 products, but run.precision is float32")
+        dtype = torch.bfloat16
+    if config.imagenet:
+        draws = draws_of(config, config.imagenet, tokenizers, 0)
+        if config.data.sources and draws[0].tokens != config.imagenet.tokens:
+            raise UserError(f"imagenet takes {config.imagenet.tokens} tokens, these pictures have {draws[0].tokens}")
+        notes.append(
+            "note: train cannot train the ImageNet transformer yet (no reader of class labels); this is a plan"
+        )
+        counts = count_imagenet(config.imagenet)
+        return Plan(config, config.imagenet, counts, device, dtype, None, draws, notes)
+    encoder, about_text = planned_text_encoder(config)
+    model = complete_model_config(config, tokenizers, encoder)
+    draws = draws_of(config, model, tokenizers, _text_tokens(config, encoder))
+    blind = blind_to_word_order(model, encoder)
+    notes += [*about_text, *([blind] if blind else [])]
+    return Plan(config, model, count_parameters(model), device, dtype, encoder, draws, notes)
 
 
 def describe(path: Path | None, overrides: Sequence[str] = ()) -> str:
@@ -43,77 +124,61 @@ def describe(path: Path | None, overrides: Sequence[str] = ()) -> str:
     return describe_config(load_config(TrainConfig, path, overrides))
 
 
-def describe_config(config: TrainConfig) -> str:
-    tokenizers, _ = load_tokenizers(config.tokenizers)
-    text_encoder = build_text_encoder(config.text)
-    if config.init:
-        find_weights(config.init)  # a wrong name should not wait for the run
-    model = complete_model_config(config, tokenizers, text_encoder)
-    note = blind_to_word_order(model, text_encoder)
-    counts = count_parameters(model)
-    total = sum(counts.values())
-    device = pick_device(config.run.device)
-    dtype = pick_dtype(config.run.precision, device)
-    batch = max((s.batch for s in config.data.sources.values()), default=1)
-    task, sizes = _largest_task(config, tokenizers)
-    text_tokens = _text_tokens(config, text_encoder)
-    tokens = text_tokens + sum(sizes.values())
-    recompute = config.run.recompute == "blocks"
-    kept = config.run.posthoc_ema
-    memory = training_memory(
-        total,
-        activation_bytes(model, tokens, batch, dtype.itemsize, recompute=recompute),
-        dtype.itemsize,
-        averages=1 + (len(kept.stds) if kept.every else 0),
-    )
-    flops = batch * flops_per_sample(config, model, task, sizes, text_tokens)
-    student, teacher = config.objective.layers(model.depth)
+def describe_config(config: TrainConfig, cluster: Cluster | None = None) -> str:
+    """The dry run, and what the run takes on ``cluster`` where that is asked for."""
+    from .plan_cluster import cluster_lines
+
+    plan = make_plan(config, for_gpu=cluster is not None)
+    most, steps = largest(plan.draws), config.run.steps
+    student, teacher = config.objective.layers(plan.model.depth)
+    memory = plan.memory(most, most.batch)
+    dtype = str(plan.dtype).removeprefix("torch.")
     lines = [
         dump_yaml(config).rstrip(),
         "",
-        f"Parameters: {total:,} ({total / 1e6:.1f} M), of them",
-        *(f"  {name:18} {count:>14,}" for name, count in counts.items()),
-        f"Features: student after block {student}, teacher after block {teacher}, of {model.depth}",
-        f"Device: {device}, matrix products in {str(dtype).removeprefix('torch.')}",
-        f"Largest batch: {batch} samples of {task}, about {tokens} tokens each "
-        f"({', '.join(f'{m} {n}' for m, n in sizes.items())}, text about {text_tokens})",
-        _text_line(text_encoder, text_tokens),
-        f"Work: {amount(flops)}FLOPs for a step on it, {amount(flops * config.run.steps)}FLOPs for "
-        f"{config.run.steps:,} of them",
-        f"Memory estimate: {_gib(memory.state)} for weights, gradients, AdamW and EMA"
+        f"Parameters: {plan.parameters:,} ({plan.parameters / 1e6:.1f} M), of them",
+        *(f"  {name:18} {count:>14,}" for name, count in plan.counts.items()),
+        f"Features: student after block {student}, teacher after block {teacher}, of {plan.model.depth}",
+        f"Device{' here' if cluster else ''}: {plan.device}, matrix products in {dtype}",
+        f"Largest batch: {most.batch} samples of {most.task}, about {most.tokens} tokens each "
+        f"({', '.join(f'{m} {n}' for m, n in most.sizes.items())}, text about {most.text})",
+        *([_text_line(plan.text, most.text)] if plan.text else []),
+        *_data_lines(plan),
+        f"Work: {amount(most.batch * most.flops)}FLOPs for a step on it, "
+        f"{amount(steps * mean_step_flops(plan.draws))}FLOPs for {steps:,} of what is drawn",
+        f"Memory estimate: {size(memory.state)} for weights, gradients, AdamW and EMA"
         f"{' and bfloat16 copies' if memory.casts else ''},",
-        f"  {_gib(memory.activations)} for activations{' with recomputation' if recompute else ''}; "
-        f"{_gib(memory.total)} in all",
-        *([note] if note else []),
+        f"  {size(memory.activations)} for activations{' with recomputation' if plan.recompute else ''}; "
+        f"{size(memory.total)} in all",
+        *(cluster_lines(plan, cluster) if cluster else []),
+        *plan.notes,
     ]
     return "\n".join(lines)
 
 
-def flops_per_sample(
-    config: TrainConfig, model: JointConfig, task: str, sizes: Mapping[str, int], text_tokens: int = TEXT_TOKENS
-) -> int:
-    """FLOPs of one sample of a task in a training step, counted as the log's ``tflops`` are.
-
-    Args:
-        config: of the run.
-        model: its completed config.
-        task: the task's name.
-        sizes: modality -> tokens.
-        text_tokens: of the caption.
-    """
-    streams = {m: _empty(n, model.modalities[m]) for m, n in sizes.items()}
-    text = _empty(text_tokens, model.text_channels)
-    batch = Batch(streams, Conditions.named(task), text, torch.zeros(1, dtype=torch.int64))
-    objective = Objective(config.objective, features=lambda _: {})  # none is computed, only counted
-    return Throughput(model, objective).flops(batch, step=0)
-
-
 def amount(count: float) -> str:
     """A large number with a prefix: 3.2 T."""
-    for factor, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+    for factor, prefix in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= factor:
             return f"{count / factor:.3g} {prefix}"
     return f"{count:.0f} "
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _data_lines(plan: Plan) -> Iterator[str]:
+    """Of data sets whose size is known."""
+    for d in plan.data():
+        if not d.samples:
+            continue
+        text = f", stored captions {amount(d.all_text_bytes)}B" if d.text_bytes else ""
+        yield (
+            f"Data: {d.name}, {d.samples:,} samples of {d.tokens:,} tokens ({amount(d.all_tokens)}tokens); latents "
+            f"{amount(d.all_latent_bytes)}B{text}; the run sees each {d.passes:.3g} times"
+        )
 
 
 def _text_tokens(config: TrainConfig, encoder: TextEncoder) -> int:
@@ -131,45 +196,12 @@ def _text_tokens(config: TrainConfig, encoder: TextEncoder) -> int:
 
 
 def _text_line(encoder: TextEncoder, tokens: int) -> str:
-    channels, kind = encoder.spec.channels, encoder.settings["encoder"]
-    line = f"Text: {kind}, {channels} channels, at most {encoder.max_tokens} tokens"
+    channels, settings = encoder.spec.channels, encoder.settings
+    line = f"Text: {settings['encoder']}, {channels} channels, at most {encoder.max_tokens} tokens"
     if isinstance(encoder, ByteTextEncoder):
         return line
-    layers = ", ".join(map(str, encoder.settings["layers"]))
-    size = tokens * channels * encoder.values_dtype.itemsize
-    return f"{line}, layers {layers} ({encoder.spec.name}); stored, {size / 1024:.0f} KiB for a caption of {tokens}"
-
-
-def _largest_task(config: TrainConfig, tokenizers: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
-    """The task with most tokens and its tokens by modality, for the clips of the configured data where these can be
-    opened.
-    """
-    try:
-        g = clip_geometry(config)
-    except UserError:  # a dry run needs no data
-        g = Geometry()
-    sizes = {}
-    for m, t in tokenizers.items():
-        positions = (
-            t.positions(g.samples)
-            if m == "audio"
-            else t.positions(g.frames if m == "video" else 1, g.height, g.width, g.fps)
-        )
-        sizes[m] = len(positions)
-    tasks = [task for s in config.data.sources.values() for task, share in s.tasks.items() if share > 0]
-    possible = [t for t in tasks or ("t2va", "t2v", "t2a", "t2i") if set(Conditions.named(t).modalities) <= set(sizes)]
-    of_task = {t: {m: sizes[m] for m in Conditions.named(t).modalities} for t in possible}
-    if not of_task:
-        raise UserError(
-            f"there is no task for the tokenizers of {', '.join(sizes)}; name one in data.sources.NAME.tasks"
-        )
-    largest = max(of_task, key=lambda t: sum(of_task[t].values()))
-    return largest, of_task[largest]
-
-
-def _empty(tokens: int, channels: int) -> TokenStream:
-    return TokenStream.dense(torch.empty(1, tokens, channels), torch.zeros(tokens, 4))
-
-
-def _gib(count: float) -> str:
-    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+    kilobytes = tokens * channels * encoder.values_dtype.itemsize / 1024
+    stored = f"stored, {kilobytes:.0f} KiB for a caption of {tokens}"
+    if isinstance(encoder, StatedText):
+        return f"{line} ({encoder.spec.name}); {stored}"
+    return f"{line}, layers {', '.join(map(str, settings['layers']))} ({encoder.spec.name}); {stored}"

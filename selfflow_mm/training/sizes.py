@@ -147,12 +147,17 @@ def size_of(name: str, load: Load) -> Size:
     )
 
 
-def _imagenet(load: Load) -> Size:
-    config = IMAGENET_XL_2
+def count_imagenet(config: ImageNetConfig) -> dict[str, int]:
+    """Exact parameters by top-level part, projector and fixed positions included; nothing is allocated."""
     with torch.device("meta"):
         net = SelfFlowPerTokenDiT.from_config(config)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in net.named_children()}
-    counts["pos_embed"] = net.pos_embed.numel()
+    return {**counts, "pos_embed": net.pos_embed.numel()}
+
+
+def _imagenet(load: Load) -> Size:
+    config = IMAGENET_XL_2
+    counts = count_imagenet(config)
     _, k = ObjectiveConfig().layers(config.depth)
     student = imagenet_forward_flops(config, load.tokens, levels=2, projector=True)
     teacher = imagenet_forward_flops(config, load.tokens, blocks=k)

@@ -21,10 +21,13 @@ class Throughput:
         config: of the model.
         objective: what a step does with it.
         lora: its blocks are frozen (:mod:`..models.lora`).
+        recompute: count the blocks' second forward pass too: what the device does, for plans; a log leaves it out.
     """
 
-    def __init__(self, config: JointConfig, objective: Objective, *, lora: bool = False) -> None:
-        self.config, self.objective, self.lora = config, objective, lora
+    def __init__(
+        self, config: JointConfig, objective: Objective, *, lora: bool = False, recompute: bool = False
+    ) -> None:
+        self.config, self.objective, self.lora, self.recompute = config, objective, lora, recompute
         self._flops: dict[tuple, int] = {}
         self._samples, self._work, self._seconds = 0, 0, 0.0
         self._started = time.perf_counter()
@@ -72,4 +75,4 @@ class Throughput:
         if aligns and method.target == "teacher":
             k = self.objective.config.layers(config.depth)[1]
             teacher = joint_forward_flops(config, tokens, text, 1 + given, blocks=k)
-        return training_step_flops(student, teacher, lora=self.lora).total
+        return training_step_flops(student, teacher, lora=self.lora, recompute=self.recompute).total

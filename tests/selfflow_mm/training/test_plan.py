@@ -10,7 +10,8 @@ import pytest
 from selfflow_mm.errors import UserError
 from selfflow_mm.models import preset
 from selfflow_mm.models.flops import joint_forward_flops, training_step_flops
-from selfflow_mm.training.plan import TEXT_TOKENS, amount, describe
+from selfflow_mm.training.plan import amount, describe
+from selfflow_mm.training.workload import TEXT_TOKENS
 
 TOKENIZERS = "tokenizers={video: tiny/video, audio: tiny/audio}"
 SOURCE = "data={sources: {world: {path: nowhere, batch: 5, tasks: {t2v: 1, t2va: 1, t2a: 0}}}}"
@@ -31,7 +32,11 @@ def test_work_and_memory_are_those_of_the_largest_task() -> None:
     student = joint_forward_flops(config, tokens, TEXT_TOKENS, 2, projector=True)
     teacher = joint_forward_flops(config, tokens, TEXT_TOKENS, blocks=4)
     step = 5 * training_step_flops(student, teacher).total
-    assert f"Work: {amount(step)}FLOPs for a step on it, {amount(10 * step)}FLOPs for 10" in shown
+    silent = {"video": video}  # every other step is of t2v
+    student = joint_forward_flops(config, silent, TEXT_TOKENS, 2, projector=True)
+    teacher = joint_forward_flops(config, silent, TEXT_TOKENS, blocks=4)
+    both = 5 * step + 5 * 5 * training_step_flops(student, teacher).total
+    assert f"Work: {amount(step)}FLOPs for a step on it, {amount(both)}FLOPs for 10 of what is drawn" in shown
     total = int(re.search(r"Parameters: ([\d,]+)", shown)[1].replace(",", ""))
     assert _bytes(shown, "Memory estimate:") == pytest.approx(20 * total, rel=0.01)
 
@@ -67,7 +72,9 @@ def test_what_a_run_would_refuse_the_dry_run_refuses(change: str, message: str) 
         describe(Path("tiny.yaml"), [TOKENIZERS, SOURCE, change])
 
 
-@pytest.mark.parametrize(("count", "text"), [(12, "12 "), (3.45e9, "3.45 G"), (1.2e12, "1.2 T"), (7e22, "70 Z")])
+@pytest.mark.parametrize(
+    ("count", "text"), [(12, "12 "), (4200, "4.2 k"), (3.45e9, "3.45 G"), (1.2e12, "1.2 T"), (7e22, "70 Z")]
+)
 def test_amounts_are_short(count: float, text: str) -> None:
     assert amount(count) == text
 

@@ -1,0 +1,174 @@
+"""What the steps of a planned run are made of: tasks, how often each is drawn, its tokens, its arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from selfflow_tokenizers.stream import TokenStream
+
+from ..conditions import Conditions
+from ..data.shards import ShardDataset
+from ..errors import UserError
+from ..flow.objectives import Batch, Objective, ObjectiveConfig
+from ..flow.schedules import dual_timesteps
+from ..generation.pipeline import Geometry
+from ..models.flops import imagenet_forward_flops, training_step_flops
+from ..models.imagenet import ImageNetConfig
+from ..models.joint import JointConfig
+from .config import SourceConfig, TrainConfig
+from .parts import geometry_of
+from .throughput import Throughput
+
+#: Tokens of a caption, about, where no encoder or data say better.
+TEXT_TOKENS = 16
+#: What is planned for where the config names no task.
+_USUAL = ("t2va", "t2v", "t2a", "t2i")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One kind of batch.
+
+    Attributes:
+        source: name of its data set; empty where the config has none.
+        task: what it trains.
+        share: of all steps, in [0, 1].
+        batch: samples of a step, all devices together.
+        sizes: modality -> tokens of a sample.
+        text: tokens of a caption; 0 for the ImageNet transformer.
+        flops: of one sample in a training step, by the formula of ``models.flops``.
+        again: FLOPs that recomputation adds to that; no work of the model.
+    """
+
+    source: str
+    task: str
+    share: float
+    batch: int
+    sizes: Mapping[str, int]
+    text: int
+    flops: int = 0
+    again: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of one sample, text included."""
+        return self.text + sum(self.sizes.values())
+
+
+def draws_of(
+    config: TrainConfig, model: JointConfig | ImageNetConfig, tokenizers: Mapping[str, Any], text_tokens: int
+) -> list[Draw]:
+    """Every kind of batch that the run draws.
+
+    Samples have the shape of the data where these are here, else that which ``expects`` says, else the bundled world's.
+
+    Raises:
+        UserError: no task can be made of these tokenizers.
+    """
+    sources = {n: s for n, s in config.data.sources.items() if s.ratio > 0}
+    if not sources:
+        sizes = _tokens(Geometry(), tokenizers)
+        possible = [t for t in _USUAL if set(Conditions.named(t).modalities) <= set(sizes)]
+        if not possible:
+            names = ", ".join(sizes)
+            raise UserError(f"there is no task for the tokenizers of {names}; name one in data.sources.NAME.tasks")
+        largest = max(possible, key=lambda t: sum(sizes[m] for m in Conditions.named(t).modalities))
+        return [_counted(config, model, Draw("", largest, 1.0, 1, _of_task(largest, sizes), text_tokens))]
+    ratios = sum(s.ratio for s in sources.values())
+    draws = []
+    for name, source in sources.items():
+        sizes = _tokens(shape_of(source, tokenizers), tokenizers)
+        shares = sum(source.tasks.values())
+        for task, share in source.tasks.items():
+            if share > 0:
+                part = source.ratio / ratios * share / shares
+                draw = Draw(name, task, part, source.batch, _of_task(task, sizes), text_tokens)
+                draws.append(_counted(config, model, draw))
+    return draws
+
+
+def largest(draws: Sequence[Draw]) -> Draw:
+    """The batch with most tokens."""
+    return max(draws, key=lambda d: d.batch * d.tokens)
+
+
+def mean_step_flops(draws: Sequence[Draw]) -> float:
+    """FLOPs of a step, in the mean over the batches that are drawn."""
+    return sum(d.share * d.batch * d.flops for d in draws)
+
+
+def shape_of(source: SourceConfig, tokenizers: Mapping[str, Any]) -> Geometry:
+    """The shape of a data set's samples: the data's own, or what the config expects of them."""
+    try:
+        return geometry_of([ShardDataset(source.path)])
+    except UserError:  # a dry run needs no data
+        expected = source.expects
+    known = {n: getattr(expected, n) for n in ("frames", "height", "width", "fps") if getattr(expected, n)}
+    if expected.seconds and "audio" in tokenizers:
+        known["samples"] = round(expected.seconds * tokenizers["audio"].spec.sample_rate)
+    return replace(Geometry(), **known)
+
+
+def samples_of(source: SourceConfig) -> int:
+    """Samples in a data set: the data's own, or as many as the config expects; 0 where nobody says."""
+    try:
+        return len(ShardDataset(source.path))
+    except UserError:
+        return source.expects.samples
+
+
+def _tokens(g: Geometry, tokenizers: Mapping[str, Any]) -> dict[str, int]:
+    """Modality -> tokens of one sample."""
+    return {
+        m: len(
+            t.positions(g.samples)
+            if m == "audio"
+            else t.positions(g.frames if m == "video" else 1, g.height, g.width, g.fps)
+        )
+        for m, t in tokenizers.items()
+    }
+
+
+def _of_task(task: str, sizes: Mapping[str, int]) -> dict[str, int]:
+    return {m: sizes[m] for m in Conditions.named(task).modalities}
+
+
+def _counted(config: TrainConfig, model: JointConfig | ImageNetConfig, draw: Draw) -> Draw:
+    """``draw`` with its FLOPs."""
+    flops = sample_flops(config.objective, model, draw)
+    if config.run.recompute != "blocks":
+        return replace(draw, flops=flops)
+    return replace(draw, flops=flops, again=sample_flops(config.objective, model, draw, recompute=True) - flops)
+
+
+def sample_flops(
+    objective: ObjectiveConfig, model: JointConfig | ImageNetConfig, draw: Draw, *, recompute: bool = False
+) -> int:
+    """FLOPs of one sample in a training step, counted as the log's ``tflops`` are.
+
+    Args:
+        objective: of the run.
+        model: with its channels filled in.
+        draw: the task and its tokens.
+        recompute: also the blocks' second forward pass.
+    """
+    counted = Objective(objective, features=lambda _: {})  # none is computed, only counted
+    if isinstance(model, ImageNetConfig):
+        levels = 2 if counted.method.schedule is dual_timesteps else 1
+        student = imagenet_forward_flops(model, levels=levels, projector=counted.method.target is not None)
+        teacher = None
+        if counted.needs_teacher:
+            teacher = imagenet_forward_flops(model, blocks=objective.layers(model.depth)[1])
+        return training_step_flops(student, teacher, recompute=recompute).total
+    streams = {m: _empty(n, model.modalities[m]) for m, n in draw.sizes.items()}
+    text = _empty(draw.text, model.text_channels)
+    batch = Batch(streams, Conditions.named(draw.task), text, torch.zeros(1, dtype=torch.int64))
+    return Throughput(model, counted, recompute=recompute).flops(batch, step=0)
+
+
+def _empty(tokens: int, channels: int) -> TokenStream:
+    return TokenStream.dense(torch.empty(1, tokens, channels), torch.zeros(tokens, 4))
