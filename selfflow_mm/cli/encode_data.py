@@ -16,6 +16,8 @@ def is_data_set(source: Path) -> bool:
 
 def encode_data(args: argparse.Namespace) -> int:
     """Encode, and say what there is now."""
+    from safetensors import SafetensorError
+
     from selfflow_tokenizers import load_tokenizer
 
     from ..data.encode_dataset import encode_dataset
@@ -52,7 +54,10 @@ def encode_data(args: argparse.Namespace) -> int:
         tokenizer.to(device)
     hashes = {m: fingerprint(tokenizers[m], source) for m, source in sources.items()}
     workers = available_cores() if args.workers is None and on_cpu else args.workers or 0
-    found = encode_dataset(data, tokenizers, hashes, args.out, workers=workers, sources=sources, load=load)
+    try:
+        found = encode_dataset(data, tokenizers, hashes, args.out, workers=workers, sources=sources, load=load)
+    except (OSError, SafetensorError) as error:  # a full disk, a store that is gone
+        raise UserError(f"stopped: {error}; the same command goes on where it was") from error
     if text is not None:
         store_captions(text, [found], args.out / "text", device)
     print("\n".join(latents(args.out)))

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -179,13 +180,16 @@ class _Parts:
         """What is known of a part that is written already; False where it is not."""
         if not (self._path(number).is_file() and self._side(number).is_file()):
             return False
-        with safe_open(self._path(number), framework="pt") as file:
-            for name in file.keys():
-                modality, _, what = name.rpartition(".")
-                if what == "positions":
-                    self._positions.setdefault(modality, file.get_tensor(name))
-                if what == "ids":
-                    self._having[modality] = self._having.get(modality, 0) + len(file.get_tensor(name))
+        try:
+            tensors = load_file(self._path(number))
+        except SafetensorError:  # cut short by something else than a kill of ours
+            return False
+        for name, tensor in tensors.items():
+            modality, _, what = name.rpartition(".")
+            if what == "positions":
+                self._positions.setdefault(modality, tensor.clone())
+            if what == "ids":
+                self._having[modality] = self._having.get(modality, 0) + len(tensor)
         side = json.loads(self._side(number).read_text(encoding="utf-8"))
         self._left_out += [LeftOut(**item) for item in side["left_out"]]
         return True

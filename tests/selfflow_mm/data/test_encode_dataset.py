@@ -186,6 +186,32 @@ def test_another_data_set_of_the_same_name_is_noticed(tmp_path, monkeypatch):
         encode_dataset(other, CORNERS, NAMES, tmp_path / "x")
 
 
+def test_a_part_that_was_cut_short_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PART", 2)
+    data = write(tmp_path / "data", ["both"] * 4)
+    encode_dataset(data, CORNERS, NAMES, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module._Parts, "close", lambda *_: (_ for _ in ()).throw(Killed))
+        encode_dataset(data, CORNERS, NAMES, tmp_path / "cut")
+    part = tmp_path / "cut/part-00001.safetensors"
+    part.write_bytes(part.read_bytes()[:-8])
+    encode_dataset(data, CORNERS, NAMES, tmp_path / "cut")
+    assert files(tmp_path / "whole") == files(tmp_path / "cut")
+
+
+def test_a_full_disk_is_a_sentence_and_no_end(small_clips, small_tokenizers, tmp_path, monkeypatch, capsys):
+    command = ["encode", str(small_clips), str(tmp_path / "x"), "--audio", small_tokenizers["audio"], "--workers", "0"]
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_save", full)
+        assert main(command) == 2
+    assert "stopped: [Errno 28] No space left on device; the same command goes on" in capsys.readouterr().err
+    assert main(command) == 0
+
+
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     data = write(tmp_path / "data", ["both"] * 2)
     (tmp_path / "x").mkdir()
