@@ -90,9 +90,7 @@ class LatentDataset:
         self.folder = folder
         whole = self.about["samples"]
         self.samples: int = min(whole, max_samples) if max_samples else whole
-        self.captions: list[tuple[str, ...]] = [
-            tuple(json.loads(line)) for line in (folder / CAPTIONS).read_text(encoding="utf-8").splitlines()
-        ][: self.samples]
+        self.captions: list[tuple[str, ...]] = [tuple(line) for line in _lines(folder / CAPTIONS)][: self.samples]
         self.left_out = read_quarantine(folder / QUARANTINE)
         self.positions: dict[str, Tensor] = _tensors(folder / POSITIONS)
         self._values: dict[str, list[Tensor]] = {}
@@ -171,7 +169,12 @@ def read_quarantine(path: Path) -> list[LeftOut]:
     """The samples left out; none where there is no such file."""
     if not path.is_file():
         return []
-    return [LeftOut(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [LeftOut(**line) for line in _lines(path)]
+
+
+def _lines(path: Path) -> list[Any]:
+    """What stands in a file of JSON lines. (``splitlines`` would also split at the line separators of Unicode.)"""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

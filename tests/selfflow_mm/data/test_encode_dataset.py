@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfflow_mm.cli.main import main
-from selfflow_mm.data import encode_dataset as module
+from selfflow_mm.data import latent_parts as module
 from selfflow_mm.data.encode_dataset import encode_dataset
 from selfflow_mm.data.latents import LatentDataset, is_latents
 from selfflow_mm.data.shards import ShardDataset, ShardWriter
@@ -48,6 +48,11 @@ def files(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def caption_of(index: int) -> str:
+    """A caption with what breaks lines elsewhere."""
+    return f"sample {index}:\u2028 \u00fcber\x85 two\nlines"
+
+
 def write(folder: Path, kinds: list[str]) -> ShardDataset:
     """A data set of samples that are an ``image``, a sound (``audio``), ``both``, ``damaged`` or ``bright``."""
     with ShardWriter(folder, samples_per_shard=5, info={"modalities": ["image", "audio"]}) as writer:
@@ -58,7 +63,7 @@ def write(folder: Path, kinds: list[str]) -> ShardDataset:
             content = {"png": image, "wav": sound}
             if kind in ("image", "audio"):
                 content = {"png": image} if kind == "image" else {"wav": sound}
-            writer.add(f"{i:04d}", content, {"captions": [f"sample {i}"] * (i % 3)})
+            writer.add(f"{i:04d}", content, {"captions": [caption_of(i)] * (i % 3)})
     return ShardDataset(folder)
 
 
@@ -107,14 +112,14 @@ def test_any_samples_any_stops_the_same_bytes(tmp_path_factory, kinds, part, bat
     assert [item.id for item in whole.left_out] == [i for i in range(len(kinds)) if i not in good]
     for i in whole.having(("image",)):
         assert whole.stream("image", [i]).values.unique().tolist() == [i]
-    assert [len(c) for c in whole.captions] == [i % 3 if i in good else 0 for i in range(len(kinds))]
+    assert whole.captions == [(caption_of(i),) * (i % 3) if i in good else () for i in range(len(kinds))]
 
 
 def test_what_a_stop_at_the_very_end_leaves_is_swept(tmp_path, monkeypatch):
     data = write(tmp_path / "data", ["both"] * 3)
     encode_dataset(data, CORNERS, NAMES, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module, "_sweep", lambda _: (_ for _ in ()).throw(Killed))
+        patch.setattr(module, "sweep", lambda _: (_ for _ in ()).throw(Killed))
         encode_dataset(data, CORNERS, NAMES, tmp_path / "cut")
     assert (tmp_path / "cut/draft.json").exists() and LatentDataset(tmp_path / "cut").samples == 3
     encode_dataset(data, CORNERS, NAMES, tmp_path / "cut")
@@ -191,7 +196,7 @@ def test_a_part_that_was_cut_short_is_made_again(tmp_path, monkeypatch):
     data = write(tmp_path / "data", ["both"] * 4)
     encode_dataset(data, CORNERS, NAMES, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module._Parts, "close", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(module.LatentParts, "close", lambda *_: (_ for _ in ()).throw(Killed))
         encode_dataset(data, CORNERS, NAMES, tmp_path / "cut")
     part = tmp_path / "cut/part-00001.safetensors"
     part.write_bytes(part.read_bytes()[:-8])
@@ -254,7 +259,7 @@ def test_a_sample_that_kills_its_process_costs_itself(small_clips, small_tokeniz
 KILLED = """
 import os, signal, sys
 from selfflow_mm.cli.main import main
-from selfflow_mm.data import encode_dataset as module
+from selfflow_mm.data import latent_parts as module
 module.PART, module.BATCH = 4, 2
 real, left = module._put, [int(sys.argv[1])]
 def dies(beside, path):
