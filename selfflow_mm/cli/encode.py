@@ -1,4 +1,4 @@
-"""``selfflow-mm encode``: a media file to tokens."""
+"""``selfflow-mm encode``: a media file, a folder of them, or a data set to tokens."""
 
 from __future__ import annotations
 
@@ -9,23 +9,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..data.encode_file import NamedTokenizer
 
-HELP = "encode a video, sound or image, or a folder of them, to latent tokens"
+HELP = "encode a video, sound or image, a folder of them, or a data set, to latent tokens"
 EXAMPLES = """examples:
   selfflow-mm encode clip.mp4 --video tiny/video --audio tiny/audio --out clip.safetensors
   selfflow-mm encode photo.jpg --tokenizer flux2:weights/flux2 --out photo.safetensors
   selfflow-mm encode talks/ --tokenizer runs/audio/tokenizer --out talks-encoded
   selfflow-mm decode clip.safetensors --out back.mp4
+  selfflow-mm encode world latents --video tiny/video --audio tiny/audio --workers 4
+  selfflow-mm train tiny.yaml --out runs/first data.sources.world.path=latents
 
 --tokenizer takes any, and what it is for decides what it encodes. Memory does not grow with the length of a film where
 the tokenizer can go piece by piece. Of a folder every media file is encoded, to DIR/NAME.safetensors; those that are
 there are left alone, so a stopped job goes on.
+
+A data set (what `prepare` and `make-world` write, or WebDataset tars) is encoded once, and `train` reads the result in
+its place. The same command goes on after a stop. Samples that cannot be encoded are listed in DST/quarantine.jsonl.
 """
 
 
+#: Options that only a data set has.
+_OF_DATA = ("image", "workers", "text", "text_tokens")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="FILE", help="a media file, or a folder of them")
+    parser.add_argument("source", type=Path, metavar="SRC", help="a media file, a folder of them, or a data set")
+    parser.add_argument("target", type=Path, nargs="?", metavar="DST", help="the same as --out")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="a .safetensors file; of a folder, a folder"
+        "--out", type=Path, metavar="DST", help="a .safetensors file; of a folder or a data set, a folder"
     )
     parser.add_argument(
         "--tokenizer", action="append", default=[], metavar="T", help="for pictures or sound; twice for both"
@@ -36,16 +46,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", metavar="N|HxW", help="resize frames: their shorter side, or both (default: as they are)"
     )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda")
+    data = parser.add_argument_group("of a data set")
+    data.add_argument(
+        "--image", metavar="T", help="tokenizer of images, and of one frame of each video (default: T of --video)"
+    )
+    data.add_argument("--workers", type=int, metavar="N", help="processes on a CPU (default: all cores); 0 takes none")
+    data.add_argument("--text", metavar="ENCODER", help="also store what this text encoder makes of the captions")
+    data.add_argument("--text-tokens", type=int, metavar="N", help="at most so many tokens of a caption (default: 256)")
     parser.add_argument("--download", action="store_true", help="fetch a tokenizer from the hub where it is not here")
 
 
 def run(args: argparse.Namespace) -> int:
     from ..errors import UserError
 
-    if not args.source.exists():
+    if (args.target is None) == (args.out is None):
+        raise UserError("say once where the result goes: selfflow-mm encode SRC DST, or --out DST")
+    args.out = args.out or args.target
+    from .encode_data import encode_data, is_data_set
+
+    data = is_data_set(args.source)
+    if not data and not args.source.exists():
         raise UserError(f"there is no '{args.source}'")
-    if not (args.tokenizer or args.video or args.audio):
+    if not (args.tokenizer or args.video or args.audio or args.image):
         raise UserError("name a tokenizer with --video, --audio or --tokenizer, such as --video tiny/video")
+    if data:
+        return encode_data(args)
+    if unread := [f"--{n.replace('_', '-')}" for n in _OF_DATA if getattr(args, n) is not None]:
+        raise UserError(f"{unread[0]} is for data sets, and '{args.source}' is a medium or a folder of media")
     if args.source.is_file():
         if args.out.suffix != ".safetensors":
             raise UserError(f"encoded files are safetensors, but --out is '{args.out.name}'; end it in .safetensors")

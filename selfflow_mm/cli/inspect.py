@@ -214,17 +214,44 @@ def configuration(path: Path) -> Iterator[str]:
 
 
 def latents(path: Path) -> Iterator[str]:
-    """Encoded data: how many samples of what, by which tokenizers."""
-    from ..data.latents import LatentDataset
+    """Encoded data: how many samples of what, by which tokenizers; what was left out; stored text."""
+    from ..data.latents import QUARANTINE, TEXT, LatentDataset
 
     data = LatentDataset(path)
-    yield f"{path}: latents of {data.samples:,} samples of {data.about['data']}"
+    about = data.about
+    size = sum(p.stat().st_size for p in path.glob("part-*.safetensors"))
+    yield f"{path}: latents of {data.samples:,} samples of {about['data']}, {size / 1e6:.1f} MB"
     for modality in data.modalities:
-        stream = data.stream(modality, data.having((modality,))[:1])
-        _, tokens, channels = stream.values.shape
-        count = len(data.having((modality,)))
-        by = data.about["tokenizers"][modality]
-        yield f"  {modality}  {count:,} samples of {tokens} tokens of {channels} channels, tokenizer {by}"
+        ids = data.having((modality,))
+        _, tokens, channels = data.stream(modality, ids[:1]).values.shape
+        name, by = about.get("names", {}).get(modality), about["tokenizers"][modality]
+        named = f"{name} (hash {by})" if name and name != by else by
+        yield f"  {modality}  {len(ids):,} samples of {tokens} tokens of {channels} channels, tokenizer {named}"
+    if about.get("sizes"):
+        yield f"  clips  {', '.join(f'{name} {_short(value)}' for name, value in about['sizes'].items())}"
+    wordings = sum(len(captions) for captions in data.captions)
+    yield f"  captions  {wordings:,} wordings for {sum(bool(c) for c in data.captions):,} samples"
+    for cache in sorted((path / TEXT).glob("*/cache.json")):
+        held = json.loads(cache.read_text(encoding="utf-8"))
+        what = f"at most {held['max_tokens']} tokens of {held['channels']} channels"
+        yield f"  text  embeddings of {held['encoder']}, {what}"
+    if data.left_out:
+        yield f"  left out  {len(data.left_out):,} samples, listed in {path / QUARANTINE}:"
+        for item in data.left_out[:3]:
+            yield f"    {item.shard} {item.key}: {item.reason}"
+
+
+def unfinished_latents(path: Path) -> Iterator[str]:
+    """Latents that are still being encoded, or whose job was stopped."""
+    from ..data.latents import DRAFT, FORMAT
+    from ..errors import UserError
+
+    wanted = json.loads((path / DRAFT).read_text(encoding="utf-8"))
+    if wanted.get("format") != FORMAT:
+        raise UserError(f"{path} holds a job that was stopped, of {wanted.get('format', 'an unknown kind')}")
+    parts = len(list(path.glob("part-*.safetensors")))
+    yield f"{path}: unfinished latents of {wanted['samples']:,} samples of {wanted['data']}, {parts:,} parts so far"
+    yield "  the `selfflow-mm encode` that began them goes on where it was"
 
 
 def _indent(lines: Iterable[str]) -> Iterator[str]:
@@ -250,6 +277,7 @@ _FOLDERS = {
     "state.json": checkpoint,
     "dataset.json": shards,
     "latents.json": latents,
+    "draft.json": unfinished_latents,
     "config.json": model_folder,
     "*.tar": shards,
 }

@@ -129,7 +129,7 @@ def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
             return
         try:
             connection.send((False, function(item)))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BrokenPipeError):  # the latter: whoever waited for it was killed
             return
         except Exception as error:
             connection.send((True, error))

@@ -46,7 +46,8 @@ class SourceConfig:
     """A data set and what is learnt from it.
 
     Attributes:
-        path: a folder of shards (``prepare`` and ``make-world`` write them) or plain WebDataset tars.
+        path: a folder of shards (``prepare`` and ``make-world`` write them) or plain WebDataset tars;
+            or their latents, as ``encode`` writes them.
         tasks: task name (``t2va``, ``t2v``, ``t2a``, ``t2i``, ``i2va``, ``v2a``, ...) -> share of the source's batches.
         ratio: share of batches drawn from this source, relative to the others.
         batch: samples per batch.

@@ -29,6 +29,7 @@ from .parts import (
     load_tokenizers,
     pick_device,
     pick_dtype,
+    refuse_other_latents,
 )
 from .report import write_report
 from .run_folder import RunFolder, refuse_taken
@@ -61,6 +62,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
         refuse_taken(out)
     elif (out / "model" / "config.json").exists():
         refuse_other_text(out / "model", text_encoder)
+    refuse_other_latents(config, tokenizers, named)
     geometry = clip_geometry(config)
     features = None
     if config.objective.encoders:

@@ -16,8 +16,11 @@ from selfflow_tokenizers.pretrained import ADAPTERS
 from selfflow_tokenizers.text import TextEncoder, load_text_encoder
 from selfflow_tokenizers.text_cache import CachedTextEncoder
 
-from ..data.latents import LatentDataset, encode_dataset, fingerprint
+from ..conditions import Conditions
+from ..data.encode_dataset import encode_dataset
+from ..data.latents import QUARANTINE, LatentDataset, fingerprint, is_latents, read_about, refuse_other_tokenizers
 from ..data.shards import ShardDataset
+from ..data.sizes import sizes_at
 from ..errors import UserError
 from ..generation.pipeline import Geometry
 from ..models.joint import JointConfig, JointTransformer
@@ -123,9 +126,21 @@ def encode_captions(
     """
     if isinstance(encoder, ByteTextEncoder):
         return encoder
-    cached = CachedTextEncoder(encoder.to(device), config.text.cache or out / "text")
-    captions = (caption for _, data in sources.values() for wordings in data.captions for caption in wordings)
-    new = cached.fill(chain(["", *config.run.prompts], captions))
+    datasets = [data for _, data in sources.values()]
+    return store_captions(encoder, datasets, config.text.cache or out / "text", device, also=config.run.prompts)
+
+
+def store_captions(
+    encoder: TextEncoder,
+    datasets: Iterable[LatentDataset],
+    folder: str | Path,
+    device: torch.device,
+    also: Iterable[str] = (),
+) -> CachedTextEncoder:
+    """Store the embeddings of every caption of data sets, of the empty one and of ``also``, and free the encoder."""
+    cached = CachedTextEncoder(encoder.to(device), folder)
+    captions = (caption for data in datasets for wordings in data.captions for caption in wordings)
+    new = cached.fill(chain(["", *also], captions))
     cached.unload()
     texts, tokens, size = cached.size()
     print(
@@ -145,43 +160,58 @@ def build_model(config: JointConfig, seed: int) -> JointTransformer:
 def encode_sources(
     config: TrainConfig, tokenizers: Mapping[str, Any], named: Mapping[str, str], out: Path
 ) -> dict[str, tuple[SourceConfig, LatentDataset]]:
-    """Open or make the latents of every source, each in a folder of its own."""
+    """Open or make the latents of every source, those made here each in a folder of its own."""
     root = Path(config.data.latents) if config.data.latents else out / "latents"
     hashes = {m: fingerprint(tokenizers[m], source) for m, source in named.items()}
     sources = {}
     for name, source in config.data.sources.items():
         if source.ratio > 0:
-            data = ShardDataset(source.path)
-            sources[name] = (source, encode_dataset(data, tokenizers, hashes, root / name, source.max_samples))
+            if is_latents(source.path):
+                data = LatentDataset(Path(source.path), source.max_samples)
+            else:
+                raw = ShardDataset(source.path)
+                data = encode_dataset(raw, tokenizers, hashes, root / name, source.max_samples)
+            if lost := sum(item.id < data.samples for item in data.left_out):
+                print(f"{name}: {lost} of {data.samples:,} samples are left out, see {data.folder / QUARANTINE}")
+            sources[name] = (source, data)
     return sources
+
+
+def refuse_other_latents(config: TrainConfig, tokenizers: Mapping[str, Any], named: Mapping[str, str]) -> None:
+    """Sources that are latents are of this run's tokenizers and have what its tasks need.
+
+    Raises:
+        UserError: they are of others, lack a modality, or are not encoded to their end.
+    """
+    names = {m: t.spec.name for m, t in tokenizers.items()}
+    hashes = {m: fingerprint(tokenizers[m], source) for m, source in named.items()}
+    for name, source in config.data.sources.items():
+        if source.ratio == 0 or not is_latents(source.path):
+            continue
+        try:
+            held = read_about(Path(source.path))["tokenizers"]
+            refuse_other_tokenizers(Path(source.path), names, hashes)
+        except UserError as error:
+            raise UserError(f"data.sources.{name}: {error}") from None
+        for task, share in source.tasks.items():
+            lacking = [m for m in Conditions.named(task).modalities if m not in held]
+            if share > 0 and lacking:
+                raise UserError(
+                    f"data.sources.{name}: {source.path} holds latents of {' and '.join(held)} only, and task {task} "
+                    f"needs {' and '.join(lacking)}; drop the task, or encode the data set with a tokenizer for it"
+                )
 
 
 def clip_geometry(config: TrainConfig) -> Geometry:
     """The clip sizes of the data, which generation takes for its own when asked for nothing else."""
-    return geometry_of(ShardDataset(source.path) for source in config.data.sources.values())
+    return geometry_of(source.path for source in config.data.sources.values())
 
 
-def geometry_of(sources: Iterable[ShardDataset]) -> Geometry:
-    """The sizes of samples. Those of a data set are cut alike, so the first with a modality speaks for all; later data
-    sets win.
-    """
+def geometry_of(paths: Iterable[str]) -> Geometry:
+    """The sizes of the samples of data sets, raw or latents; later ones win."""
     found: dict[str, Any] = {}
-    for data in sources:
-        missing = set(data.info["modalities"])
-        for i in range(min(len(data), 64)):
-            if not missing:
-                break
-            sample = data[i]
-            if "video" in missing and sample.video is not None:
-                frames, height, width, _ = sample.video.frames.shape
-                found |= {"frames": frames, "height": height, "width": width, "fps": sample.video.fps}
-                missing -= {"video", "image"}
-            if "image" in missing and sample.image is not None:
-                found |= {"height": sample.image.pixels.shape[0], "width": sample.image.pixels.shape[1]}
-                missing -= {"image"}
-            if "audio" in missing and sample.audio is not None:
-                found["samples"] = sample.audio.waveform.shape[1]
-                missing -= {"audio"}
+    for path in paths:
+        found |= sizes_at(path)
     return Geometry(**found)
 
 

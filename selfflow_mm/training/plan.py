@@ -12,7 +12,7 @@ from selfflow_tokenizers import ByteTextEncoder
 from selfflow_tokenizers.text import TextEncoder
 
 from ..config import dump_yaml, load_config
-from ..data.shards import ShardDataset
+from ..data.sizes import captions_at
 from ..errors import UserError
 from ..models.imagenet import ImageNetConfig
 from ..models.joint import JointConfig
@@ -188,8 +188,7 @@ def _text_tokens(config: TrainConfig, encoder: TextEncoder) -> int:
     captions = [" ".join(["word"] * TEXT_TOKENS)]
     try:
         for source in config.data.sources.values():
-            data = ShardDataset(source.path)
-            captions += [caption for i in range(min(len(data), 64)) for caption in data.captions(i)]
+            captions += captions_at(source.path, first=64)
     except UserError:  # a dry run needs no data
         pass
     return max(encoder.count(captions[1:] or captions))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..data.latents import PART
+from ..data.latent_parts import PART
 from .data_sums import batch_bytes
 from .plan import amount
 from .plan_cluster import estimate

@@ -11,7 +11,7 @@ import torch
 from selfflow_tokenizers.stream import TokenStream
 
 from ..conditions import Conditions
-from ..data.shards import ShardDataset
+from ..data.sizes import samples_at
 from ..errors import UserError
 from ..flow.objectives import Batch, Objective, ObjectiveConfig
 from ..flow.schedules import dual_timesteps
@@ -104,7 +104,7 @@ def mean_step_flops(draws: Sequence[Draw]) -> float:
 def shape_of(source: SourceConfig, tokenizers: Mapping[str, Any]) -> Geometry:
     """The shape of a data set's samples: the data's own, or what the config expects of them."""
     try:
-        return geometry_of([ShardDataset(source.path)])
+        return geometry_of([source.path])
     except UserError:  # a dry run needs no data
         expected = source.expects
     known = {n: getattr(expected, n) for n in ("frames", "height", "width", "fps") if getattr(expected, n)}
@@ -116,7 +116,7 @@ def shape_of(source: SourceConfig, tokenizers: Mapping[str, Any]) -> Geometry:
 def samples_of(source: SourceConfig) -> int:
     """Samples in a data set: the data's own, or as many as the config expects; 0 where nobody says."""
     try:
-        return len(ShardDataset(source.path))
+        return samples_at(source.path)
     except UserError:
         return source.expects.samples
 

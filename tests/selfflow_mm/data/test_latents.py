@@ -1,4 +1,4 @@
-"""Latents on disk against encoding the media directly; interruption, other tokenizers, samples without sound."""
+"""Latents on disk against encoding the media directly; other tokenizers, samples without sound, damaged folders."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from selfflow_mm.cli.main import main
-from selfflow_mm.data import latents
-from selfflow_mm.data.latents import LatentDataset, encode_dataset
+from selfflow_mm.data.encode_batch import media_of
+from selfflow_mm.data.encode_dataset import encode_dataset
+from selfflow_mm.data.latents import LatentDataset
 from selfflow_mm.data.shards import ShardDataset
 from selfflow_mm.errors import UserError
 from selfflow_tokenizers import load_tokenizer
@@ -35,33 +36,11 @@ def test_latents_are_those_of_the_media_and_keep_who_has_what(small_clips, token
         stream = encoded.stream(modality, [5, 2])
         assert torch.allclose(stream.values, direct.values, atol=2e-3, rtol=2e-3)  # stored as float16
         assert torch.equal(stream.positions, direct.positions)
-    frame = latents.media_of(data[5], "image").pixels
+    frame = media_of(data[5], "image").pixels
     assert any(torch.equal(frame, f) for f in data[5].video.frames)
     assert main(["inspect", str(tmp_path / "x")]) == 0
-    assert "audio  8 samples of 15 tokens of 4 channels, tokenizer b" in capsys.readouterr().out
-
-
-def test_an_interrupted_encoding_goes_on_and_gives_the_same(small_clips, tokenizers, tmp_path, monkeypatch):
-    monkeypatch.setattr(latents, "PART", 4)
-    data = ShardDataset(small_clips)
-    whole = encode_dataset(data, tokenizers, HASHES, tmp_path / "whole")
-    real, calls = latents._encode, []
-
-    def dies(*args):
-        calls.append(args)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(latents, "_encode", dies)
-    with pytest.raises(KeyboardInterrupt):
-        encode_dataset(data, tokenizers, HASHES, tmp_path / "cut")
-    assert not (tmp_path / "cut/latents.json").exists()
-    before = len(calls)
-    cut = encode_dataset(data, tokenizers, HASHES, tmp_path / "cut")
-    assert len(calls) - before == 6 - 1  # three modalities in two parts, the last of which has no sound
-    assert torch.equal(whole.stream("video", list(range(10))).values, cut.stream("video", list(range(10))).values)
-    assert not list((tmp_path / "cut").glob("*.tmp"))
+    assert "audio  8 samples of 15 tokens of 4 channels, tokenizer audio-" in (said := capsys.readouterr().out)
+    assert " (hash b)" in said
 
 
 def test_latents_of_other_tokenizers_or_data_are_refused(small_clips, tokenizers, tmp_path):
@@ -75,3 +54,16 @@ def test_latents_of_other_tokenizers_or_data_are_refused(small_clips, tokenizers
     (tmp_path / "x/latents.json").write_text(json.dumps(about | {"version": 9}))
     with pytest.raises(UserError, match="version 9"):
         LatentDataset(tmp_path / "x")
+
+
+def test_a_folder_that_was_not_copied_whole_is_refused(small_clips, tokenizers, tmp_path):
+    folder = tmp_path / "x"
+    encode_dataset(ShardDataset(small_clips), tokenizers, HASHES, folder)
+    part = folder / "part-00000.safetensors"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-100])
+    with pytest.raises(UserError, match="part-00000.safetensors is missing or damaged"):
+        LatentDataset(folder)
+    part.unlink()
+    with pytest.raises(UserError, match="holds 0 parts, its latents.json says 1"):
+        LatentDataset(folder)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from selfflow_mm.data.latents import encode_dataset
+from selfflow_mm.data.encode_dataset import encode_dataset
 from selfflow_mm.data.shards import ShardDataset
 from selfflow_mm.errors import UserError
 from selfflow_mm.training.batches import Batches

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from selfflow_mm.cli.main import main
 from selfflow_mm.config import from_dict, load_config, to_dict
-from selfflow_mm.data.latents import encode_dataset, fingerprint
+from selfflow_mm.data.encode_dataset import encode_dataset
+from selfflow_mm.data.latents import fingerprint
 from selfflow_mm.data.shards import ShardDataset
 from selfflow_mm.errors import UserError
 from selfflow_mm.generation.pipeline import Pipeline

@@ -1,0 +1,160 @@
+"""A few samples of a data set to latents: what one process does at a time. What cannot be encoded is set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from selfflow_tokenizers.media import Image
+
+from ..errors import UserError
+from ..randomness import Randomness
+from .latents import LeftOut
+from .shards import Sample, ShardDataset
+
+Loader = Callable[[str], Any]
+
+
+@dataclass
+class EncodedBatch:
+    """Latents of some samples, as arrays (tensors would be sent between processes by their file descriptors).
+
+    Attributes:
+        values: modality -> ``(n, N, C)`` float16.
+        ids: modality -> the ``n`` samples they are of.
+        positions: modality -> ``(N, 4)`` float32.
+        captions: of every sample, none of one that was left out.
+        left_out: the samples that could not be encoded.
+    """
+
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+    ids: dict[str, list[int]] = field(default_factory=dict)
+    positions: dict[str, np.ndarray] = field(default_factory=dict)
+    captions: list[list[str]] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+class BatchEncoder:
+    """Sample ids -> :class:`EncodedBatch`. In another process it loads tokenizers of its own, once.
+
+    Args:
+        data: the data set.
+        tokenizers: modality -> tokenizer. ``image`` of a video without stills is one frame of it, drawn by the
+            sample's id.
+        sources: modality -> what ``load`` makes the same tokenizer of; needed by other processes only.
+        load: makes a tokenizer.
+    """
+
+    def __init__(
+        self, data: ShardDataset, tokenizers: Mapping[str, Any], sources: Mapping[str, str], load: Loader | None
+    ) -> None:
+        self.data, self.sources, self.load = data, dict(sources), load
+        self.tokenizers: dict[str, Any] = dict(tokenizers)
+        #: Samples that are not touched, as a process died of them.
+        self.deadly: set[int] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"tokenizers": {}}
+
+    def __call__(self, ids: range) -> EncodedBatch:
+        return self.encode([self.read(i) for i in ids])
+
+    def read(self, index: int) -> Sample | LeftOut:
+        """Decode one sample."""
+        if index in self.deadly:
+            return self.left_out(index, "the process that read it died (a decoder's fault, or too little memory)")
+        try:
+            return self.data[index]
+        except UserError as error:
+            return self.left_out(index, str(error.__cause__ or error))
+
+    def left_out(self, index: int, reason: str) -> LeftOut:
+        """Put one sample on the list."""
+        return LeftOut(index, self.data.members(index).shard.name, self.data.key(index), reason)
+
+    def encode(self, read: list[Sample | LeftOut]) -> EncodedBatch:
+        """Encode decoded samples. A sample spoilt in one modality is left out of all.
+
+        Raises:
+            UserError: samples differ in shape.
+        """
+        if not self.tokenizers:
+            self._load()
+        found = EncodedBatch()
+        lost = {item.id: item for item in read if isinstance(item, LeftOut)}
+        samples = [item for item in read if isinstance(item, Sample)]
+        for modality in self.tokenizers:
+            self._encode(modality, samples, found, lost)
+        for modality in list(found.ids):
+            keep = [row for row, i in enumerate(found.ids[modality]) if i not in lost]
+            found.ids[modality] = [found.ids[modality][row] for row in keep]
+            found.values[modality] = found.values[modality][keep]
+            if not keep:
+                del found.ids[modality], found.values[modality], found.positions[modality]
+        found.left_out = [lost[i] for i in sorted(lost)]
+        kept = {s.id: list(s.captions) for s in samples if s.id not in lost}
+        found.captions = [kept.get(item.id, []) for item in read]
+        return found
+
+    def _encode(self, modality: str, samples: list[Sample], found: EncodedBatch, lost: dict[int, LeftOut]) -> None:
+        media = {s.id: m for s in samples if s.id not in lost and (m := media_of(s, modality)) is not None}
+        tokenizer = self.tokenizers[modality]
+        try:
+            stream = tokenizer.encode(list(media.values())) if media else None
+        except UserError:  # which of them is it?
+            for i, medium in media.items():
+                try:
+                    tokenizer.encode([medium])
+                except UserError as error:
+                    lost[i] = self.left_out(i, f"its {modality} cannot be encoded: {error}")
+            media = {i: m for i, m in media.items() if i not in lost}
+            stream = tokenizer.encode(list(media.values())) if media else None
+        if stream is None:
+            return
+        if not bool(stream.valid.all()):
+            raise UserError(differ(self.data, modality))
+        positions = stream.positions.cpu()
+        if not torch.allclose(positions, positions[:1].expand_as(positions), atol=CLOSE):
+            raise UserError(differ(self.data, modality))
+        values = stream.values.cpu()
+        # In float16, as they are kept: what is too large for it would be infinite only on the disk.
+        half = values.half()
+        for i, finite in zip(media, half.isfinite().flatten(1).all(1).tolist(), strict=True):
+            if not finite:
+                lost[i] = self.left_out(i, f"its {modality} latents are not finite")
+        found.values[modality] = half.numpy()
+        found.ids[modality] = list(media)
+        found.positions[modality] = positions[0].clone().numpy()
+
+    def _load(self) -> None:
+        assert self.load is not None, "other processes need to know how tokenizers are loaded"
+        torch.set_num_threads(1)  # the processes are the parallelism
+        loaded = {source: self.load(source) for source in dict.fromkeys(self.sources.values())}
+        self.tokenizers = {m: loaded[source] for m, source in self.sources.items()}
+
+
+#: Tokens whose places differ by no more than this (seconds, or shares of the picture) are at the same place.
+CLOSE = 1e-4
+
+
+def media_of(sample: Sample, modality: str) -> Any:
+    """The sample's medium of a modality, or None. An ``image`` of a video is one of its frames, fixed by the sample's
+    id.
+    """
+    if modality == "image" and sample.image is None and sample.video is not None:
+        frames = sample.video.frames
+        return Image(frames[Randomness(0).integer("frame of a video", sample.id, len(frames))])
+    return getattr(sample, modality, None)
+
+
+def differ(data: ShardDataset, modality: str, a: int = 0, b: int = 0) -> str:
+    """The sentence about samples of ``a`` and of ``b`` tokens."""
+    sizes = f" ({a} and {b} tokens)" if a != b else ""
+    return (
+        f"{data.folder}: samples differ in the size or rate of their {modality}{sizes}; run `selfflow-mm "
+        f"prepare` to cut them alike"
+    )
