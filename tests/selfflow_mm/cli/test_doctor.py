@@ -63,7 +63,7 @@ def test_json_and_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     missing = doctor.Finding("Bundled weights", "model", "none", False, True, "fetch them")
     for finding, code in ((there, 0), (missing, 1)):
         monkeypatch.setattr(doctor, "weights", lambda found=finding: iter([found]))
-        assert doctor.run(argparse.Namespace(json=True)) == code
+        assert doctor.run(argparse.Namespace(what=None, simulator_python=None, json=True)) == code
         told = json.loads(capsys.readouterr().out)
         assert told["ok"] == (code == 0)
         assert [f["fix"] for f in told["findings"] if f["name"] == "model"] == [finding.fix]
