@@ -14,7 +14,7 @@ __all__ = ["RATES", "Estimate", "as_text", "estimate"]
 #: Control steps per second of one worker, and where that was measured (docs/results/simpler.md and robotics.md).
 RATES = {
     "simpler": (7.0, "SIMPLER's rasteriser on one CPU core"),
-    "ray tracing": (0.02, "ray tracing on one CPU core; a GPU is several hundred times faster"),
+    "ray tracing": (0.02, "ray tracing on one CPU core; no GPU was at hand to be timed"),
     "tabletop": (200.0, "the tabletop on one CPU core"),
     "dream": (5.0, "a small world model on one CPU core"),
 }
