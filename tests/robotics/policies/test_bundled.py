@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 
 from selfflow_robotics.adapter import FlowPolicy, FlowWorldModel
+from selfflow_robotics.interfaces import Request
 from selfflow_robotics.policies import ActingOptions
+from selfflow_robotics.policies.seeds import derived_seed
 from selfflow_robotics.record import RecordOptions, record
 from selfflow_robotics.resizing import resize
 from selfflow_robotics.rollouts import rollout
+from selfflow_robotics.rollouts.tabletop import tabletop_observation
 from selfflow_robotics.sources import open_episodes
+from selfflow_robotics.tabletop import ID
 
 
 def test_it_opens_and_closes_drawers():
@@ -41,3 +47,19 @@ def test_what_it_imagines_follows_the_actions(tmp_path: Path):
     true, wrong = (world.imagine(films[:, 0], taken, told, seeds=seeds, steps=2) for taken in (actions, mirrored))
     assert error(true) < 0.8 * error(films[:, :1])
     assert error(true) < 0.95 * error(wrong)
+
+
+def test_it_goes_to_the_object_that_is_named():
+    """At first pictures, where nothing but the name tells which of three objects is meant (a third by chance)."""
+    env = gymnasium.make(ID, task="pick_among", pictures=False, render_mode="rgb_array", disable_env_checker=True)
+    requests, hands, things = [], [], []
+    for scene, naming in itertools.product(range(16), range(3)):
+        obs, _ = env.reset(options={"episode": derived_seed("bundled names", scene), "naming": naming})
+        requests.append(Request(tabletop_observation(env, obs), seed=scene))
+        hands.append(obs["extra"]["tcp_pose"][:2])
+        things.append([thing.place[:2] for thing in env.unwrapped.task.things])  # the named one first
+    places = np.array(hands) + FlowPolicy.from_pretrained("tabletop-policy", device="cpu").chunks(requests)[
+        ..., :2
+    ].sum(axis=1)
+    nearest = np.linalg.norm(np.array(things) - places[:, None], axis=-1).argmin(axis=1)
+    assert np.mean(nearest == 0) > 0.7
