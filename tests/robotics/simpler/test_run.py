@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,23 +117,23 @@ def _kill_until_done(out: Path, episodes: int, kills: int, seed: int, workers: i
     process = None
     for kill in range(kills):
         mark = (kill + 1) * episodes // (kills + 1)
-        supervisor = kill % 2 == 1
-        while _rows_on_disk(out) < mark:
+        workers_there: list[int] = []
+        while _rows_on_disk(out) < mark or not workers_there:
+            assert _rows_on_disk(out) < episodes, "all was acted before everybody was killed"
             if process is None or process.poll() is not None:
                 process = _start(out, "--trials", str(episodes), "--workers", str(workers), "--attempts", "9")
-            time.sleep(0.05)
-        time.sleep(chance.uniform(0, 0.5))
+            time.sleep(0.02)
+            workers_there = _workers_of(process)
+        time.sleep(chance.uniform(0, 0.1))
         assert process is not None
-        if supervisor:
-            orphans = _workers_of(process)
+        if kill % 2:
             process.kill()
             process.wait()
             killed[1] += 1
-            _gone(orphans)
+            _gone(workers_there)
         else:
-            children = _workers_of(process)
-            if children:
-                os.kill(chance.choice(children), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(workers_there), signal.SIGKILL)
                 killed[0] += 1
     while process is None or process.poll() != 0:
         process = _start(out, "--trials", str(episodes), "--workers", str(workers), "--attempts", "9")
@@ -150,9 +151,9 @@ def _gone(processes: list[int]) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for workers in /proc")
 def test_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
-    killed = _kill_until_done(tmp_path / "killed", episodes=8, kills=4, seed=0, workers=2)
+    killed = _kill_until_done(tmp_path / "killed", episodes=20, kills=4, seed=0, workers=2)
     assert killed == (2, 2)
-    assert main(evaluate(tmp_path / "whole", "--trials", "8")) == 0
+    assert main(evaluate(tmp_path / "whole", "--trials", "20", "--workers", "2")) == 0
     assert outcomes(tmp_path / "killed") == outcomes(tmp_path / "whole")
 
 
