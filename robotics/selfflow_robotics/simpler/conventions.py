@@ -1,6 +1,6 @@
 """What a policy's pictures and numbers mean, said out loud and saved with every result.
 
-Half of the disagreements about SIMPLER's figures are about these: the gripper's sign, whether its command sticks, and
+Figures of SIMPLER are disagreed about because of these: the gripper's sign, whether its command sticks, and
 whether three numbers are angles or a rotation vector. See also :mod:`selfflow_robotics.actions.simpler`.
 """
 

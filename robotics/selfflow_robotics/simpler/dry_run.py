@@ -11,12 +11,12 @@ from .arrangements import Trial
 
 __all__ = ["RATES", "Estimate", "as_text", "estimate"]
 
-#: Control steps per second of one worker, and where that was measured (docs/results/simpler.md and robotics.md).
+#: Control steps per second of one worker, and what that is a figure of.
 RATES = {
-    "simpler": (7.0, "SIMPLER's rasteriser on one CPU core"),
-    "ray tracing": (0.02, "ray tracing on one CPU core; no GPU was at hand to be timed"),
+    "simpler": (3.0, "SIMPLER's rasteriser on one CPU core, as measured in docs/results/simpler.md"),
+    "ray tracing": (0.02, "ray tracing on one CPU core, as others report it; not measured here"),
     "tabletop": (200.0, "the tabletop on one CPU core"),
-    "dream": (5.0, "a small world model on one CPU core"),
+    "dream": (6.8, "tabletop-world on one CPU core beside other work"),
 }
 
 
