@@ -17,7 +17,7 @@ from .batches import Batches
 from .checkpoint import latest_checkpoint
 from .config import TrainConfig
 from .encoders import build_features
-from .engine import State, Work, as_called, run_steps
+from .engine import as_called, run_steps
 from .parts import (
     blind_to_word_order,
     build_model,
@@ -33,6 +33,8 @@ from .parts import (
 )
 from .report import write_report
 from .run_folder import RunFolder, refuse_taken
+from .state import State
+from .step import Work
 
 
 def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:

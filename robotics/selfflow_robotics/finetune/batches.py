@@ -21,7 +21,7 @@ __all__ = ["RobotBatches", "batch_of"]
 
 
 class RobotBatches:
-    """An endless, resumable sequence of batches; a :class:`selfflow_mm.training.engine.BatchSource`.
+    """An endless, resumable sequence of batches; a :class:`selfflow_mm.training.state.BatchSource`.
 
     The task, the number of actions and whether the state is left out are functions of (seed, step) and the same on all
     processes; windows come from the source, each process taking its share.

@@ -25,13 +25,15 @@ from selfflow_mm.models.lora import add_lora, load_lora, lora_state, merge_lora,
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.training import ema
 from selfflow_mm.training.checkpoint import latest_checkpoint
-from selfflow_mm.training.engine import State, Work, as_called, run_steps
+from selfflow_mm.training.engine import as_called, run_steps
 from selfflow_mm.training.initialise import initialise
 from selfflow_mm.training.parts import blind_to_word_order, build_model, build_text_encoder, pick_device, pick_dtype
 from selfflow_mm.training.posthoc_ema import FOLDER as SNAPSHOTS
 from selfflow_mm.training.posthoc_ema import PowerAverages, drop_snapshots_after
 from selfflow_mm.training.ranks import Ranks, joined
 from selfflow_mm.training.run_folder import RunFolder, refuse_taken
+from selfflow_mm.training.state import State
+from selfflow_mm.training.step import Work
 from selfflow_mm.weights import find_weights
 from selfflow_tokenizers import ByteTextEncoder, load_tokenizer
 from selfflow_tokenizers.media import Video

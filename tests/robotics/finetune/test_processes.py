@@ -104,8 +104,8 @@ def test_two_processes_go_on_where_one_was(runs, tmp_path):
 
 def test_places_of_their_own_need_as_many_processes(tmp_path):
     """Where the processes' places in the data differ, only as many can go on."""
-    from selfflow_mm.training.engine import State
     from selfflow_mm.training.ranks import Ranks
+    from selfflow_mm.training.state import State
 
     class Place:
         def __init__(self, at):

@@ -54,7 +54,7 @@ def killed_at(step: int) -> Iterator[None]:
     class Killed(BaseException):
         pass
 
-    real = engine._step
+    real = engine.take_step
 
     def dies(settings, optimizer, state, *args):
         if state.step == step:
@@ -62,7 +62,7 @@ def killed_at(step: int) -> Iterator[None]:
         return real(settings, optimizer, state, *args)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(engine, "_step", dies)
+        patch.setattr(engine, "take_step", dies)
         yield
 
 
