@@ -9,7 +9,7 @@ because training (``flow``) and sampling (``generation``) both speak it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -43,6 +43,16 @@ class Part:
             raise UserError(f"a given part's level lies in [0, 1), got {self.level}")
         if (self.kind == "mask") != (self.tokens is not None):
             raise UserError("tokens are named for a given part of kind 'mask' and for no other kind")
+
+    def rows(self, start: int, stop: int) -> Part:
+        """The same part of some rows of a batch."""
+        if self.tokens is None or self.tokens.ndim == 1:
+            return self
+        return replace(self, tokens=self.tokens[start:stop])
+
+    def until(self, length: int) -> Part:
+        """The same part of the first tokens of each row."""
+        return self if self.tokens is None else replace(self, tokens=self.tokens[..., :length])
 
     def select(self, stream: TokenStream) -> Tensor:
         """``(B, N)`` bool: the tokens of ``stream`` that are given."""

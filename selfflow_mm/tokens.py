@@ -78,11 +78,22 @@ class NoiseLevels:
         levels = ordered[:, :1].expand(-1, count).scatter(1, rank, ordered)
         return cls(levels, torch.empty_like(rank).scatter_(1, order, rank))
 
-    def given(self, mask: Tensor, level: Tensor | float = 0.0) -> NoiseLevels:
-        """These levels, but ``level`` (a number or ``(B,)``) for the tokens in ``mask``: conditions the model is
-        handed.
+    def given(self, mask: Tensor, level: Tensor | float = 0.0, sample: Tensor | None = None) -> NoiseLevels:
+        """These levels, but ``level`` for the tokens in ``mask``: conditions the model is handed.
+
+        Args:
+            mask: ``(B, N)`` bool.
+            level: a number, ``(B,)``, or ``(B, S)`` where a row packs S samples.
+            sample: ``(B, N)`` sample ids; needed for ``(B, S)``.
         """
         column = torch.as_tensor(level, dtype=self.levels.dtype, device=self.levels.device)
+        if column.ndim == 2:
+            assert sample is not None, "levels of packed samples go by the tokens' sample ids"
+            of_sample = sample.clamp(min=0)
+            if self.each:
+                return NoiseLevels(torch.where(mask, column.gather(1, of_sample), self.levels), self.group, each=True)
+            group = torch.where(mask, self.levels.shape[1] + of_sample, self.group)
+            return NoiseLevels(torch.cat([self.levels, column], dim=1), group)
         column = column.expand(len(self.levels)).unsqueeze(1)
         if self.each:
             return NoiseLevels(torch.where(mask, column, self.levels), self.group, each=True)

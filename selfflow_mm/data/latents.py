@@ -119,6 +119,11 @@ class LatentDataset:
         ids = set(range(self.samples)).intersection(*(self._place.get(m, {}) for m in modalities))
         return sorted(ids)
 
+    def tokens(self, modality: str, id: int) -> int:
+        """How many tokens a sample has."""
+        part, row = self._place[modality][id]
+        return self._values[modality][part].shape[1]
+
     def stream(self, modality: str, ids: list[int]) -> TokenStream:
         """The tokens ``(B, N, C)`` of these samples, float32."""
         rows = [self._place[modality][i] for i in ids]

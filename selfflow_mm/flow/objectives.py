@@ -9,8 +9,9 @@ are compared with. A new one is a new row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -21,6 +22,7 @@ from ..conditions import Conditions
 from ..errors import UserError
 from ..randomness import Randomness
 from ..tokens import NoiseLevels, TokenStream
+from .packed import Draw, alike, draw_packed
 from .path import interpolate, velocity
 from .schedules import (
     Chance,
@@ -167,32 +169,47 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class Batch:
-    """A training batch.
+    """A training batch: a sample per row, or rows that pack several.
 
     Attributes:
         streams: modality -> clean tokens.
         conditions: the task they are trained for.
         text: the captions' tokens with drops already applied; class labels ``(B,)`` for the ImageNet transformer.
-        ids: ``(B,)`` global sample ids.
+        ids: ``(B,)`` global sample ids; ``(B, S)`` of packed rows, whose places without a sample may have any.
+        lengths: of packed rows: stream (``text`` too) -> for each row the tokens of each of its samples, which lie end
+            to end in the order of ``ids``; None: a sample per row.
+        weights: of samples in the loss, as ``ids``; None: all count 1.
     """
 
     streams: Mapping[str, TokenStream]
     conditions: Conditions
     text: TokenStream | Tensor
     ids: Tensor
+    lengths: Mapping[str, Sequence[Sequence[int]]] | None = None
+    weights: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         streams = {m: s.to(device) for m, s in self.streams.items()}
-        return replace(self, streams=streams, text=self.text.to(device), ids=self.ids.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        return replace(self, streams=streams, text=self.text.to(device), ids=self.ids.to(device), weights=weights)
 
-
-@dataclass(frozen=True)
-class Draw:
-    """One step's randomness for one modality: tau (eq. 4), the teacher's level ``(B,)``, x1 ``(B, N, C)``."""
-
-    tau: NoiseLevels
-    cleaner: Tensor
-    noise: Tensor
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of its rows, packed ones without the padding that only other rows needed."""
+        given = {m: part.rows(start, stop) for m, part in self.conditions.given.items()}
+        if self.lengths is None:
+            streams = {m: s.rows(start, stop) for m, s in self.streams.items()}
+            text = self.text.rows(start, stop) if isinstance(self.text, TokenStream) else self.text[start:stop]
+            lengths = None
+        else:
+            lengths = {name: of_rows[start:stop] for name, of_rows in self.lengths.items()}
+            longest = {name: max(map(sum, of_rows), default=0) for name, of_rows in lengths.items()}
+            streams = {m: s.rows(start, stop).until(longest[m]) for m, s in self.streams.items()}
+            assert isinstance(self.text, TokenStream)
+            text = self.text.rows(start, stop).until(longest["text"])
+            given = {m: part.until(longest[m]) for m, part in given.items()}
+        conditions = replace(self.conditions, given=given)
+        weights = None if self.weights is None else self.weights[start:stop]
+        return Batch(streams, conditions, text, self.ids[start:stop], lengths, weights)
 
 
 #: A batch -> features of its clean data per modality, one for each token: ``(B, N, E)``.
@@ -229,13 +246,29 @@ class Objective:
         """Does training step ``step``, counted from 0, have an L_rep?"""
         return self.method.target is not None and not 0 < self.config.stop_alignment_at <= step
 
+    def counts(self, batch: Batch) -> dict[str, Tensor]:
+        """Generated modality -> weight of its tokens that the loss counts, summed: what it is a mean over."""
+        return {m: _counted(m, batch).sum() for m in batch.conditions.generate}
+
     def loss(
-        self, model: JointTransformer, teacher: JointTransformer | None, batch: Batch, random: Randomness, step: int
+        self,
+        model: JointTransformer,
+        teacher: JointTransformer | None,
+        batch: Batch,
+        random: Randomness,
+        step: int,
+        totals: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """L = L_gen + gamma L_rep (eq. 7) and its parts, detached, by name."""
+        """L = L_gen + gamma L_rep (eq. 7) and its parts, detached, by name.
+
+        Args:
+            totals: :meth:`counts` of the whole step, where this batch is a part of it: the parts' losses then sum to
+                the step's. None: the batch is the step.
+        """
         z: Mapping[str, Tensor]
-        draws = {m: self.draw(m, stream, batch.ids, random, step) for m, stream in batch.streams.items()}
-        u = random.uniform("given_level", step, batch.ids)[:, 0]
+        totals = self.counts(batch) if totals is None else totals
+        draws = {m: self._drawn(m, stream, batch, random, step) for m, stream in batch.streams.items()}
+        u = random.uniform("given_level", step, batch.ids.flatten())[:, 0].view(batch.ids.shape)
         given_level = {m: u * self.config.given_levels.get(m, self.config.given_level) for m in batch.conditions.given}
         at_l, at_k = self.config.layers(model.config.depth)
         target = self.method.target if self.aligns(step) else None
@@ -243,7 +276,7 @@ class Objective:
         # Student: every token at its own level tau_i (eq. 4, 5); given tokens near data.
         wanted = {None: (), "own": (at_l, at_k)}.get(target, (at_l,))
         student = self._pass(model, batch, draws, {m: d.tau for m, d in draws.items()}, given_level, wanted)
-        loss, report = self._generation(student.velocity, batch, draws)  # L_gen (eq. 2)
+        loss, report = self._generation(student.velocity, batch, draws, totals)  # L_gen (eq. 2)
         if target is None:
             return loss, report
 
@@ -256,17 +289,23 @@ class Objective:
             else:
                 z = student.features[at_k] if target == "own" else self._encoded(batch)
 
-        l_rep, similarity = self._representation(model, student.features[at_l], z, batch)  # L_rep (eq. 6)
+        l_rep, similarity = self._representation(model, student.features[at_l], z, batch, totals)  # L_rep (eq. 6)
         if not similarity:  # no generated modality has an encoder
             return loss, report
         return loss + self.gamma * l_rep, {**report, **similarity, "l_rep": l_rep.detach()}
 
     def draw(self, name: str, stream: TokenStream, ids: Tensor, random: Randomness, step: int) -> Draw:
-        """Levels by the method's schedule and x1 ~ N(0, I) for one stream."""
+        """Levels by the method's schedule and x1 ~ N(0, I) for one stream of a sample per row."""
         chance = Chance(random, step, ids, name, shared=self.config.pairing == "shared")
         exact = self.config.mask_count == "exact"
         tau, cleaner = self.method.schedule(chance, stream, self.timesteps(name), self.mask_ratio(name), exact)
         return Draw(tau, cleaner, chance.noise(stream.values))
+
+    def _drawn(self, name: str, stream: TokenStream, batch: Batch, random: Randomness, step: int) -> Draw:
+        if batch.lengths is None:
+            return self.draw(name, stream, batch.ids, random, step)
+        alone = partial(self.draw, name, random=random, step=step)
+        return draw_packed(alone, stream, batch.ids, batch.lengths[name])
 
     def timesteps(self, name: str) -> Timesteps:
         p = self.config.timesteps.get(name, Timesteps())
@@ -292,7 +331,8 @@ class Objective:
     ) -> Output:
         """The model on the batch noised to ``levels`` (eq. 5), given tokens to their own."""
         given = batch.conditions.masks(batch.streams)
-        levels = {m: lv.given(given[m], given_level[m]) if m in given else lv for m, lv in levels.items()}
+        sample = {m: s.sample for m, s in batch.streams.items()}
+        levels = {m: lv.given(given[m], given_level[m], sample[m]) if m in given else lv for m, lv in levels.items()}
         noisy = {
             m: s.with_values(interpolate(s.values, draws[m].noise, levels[m].per_token()))
             for m, s in batch.streams.items()
@@ -304,26 +344,42 @@ class Objective:
 
     def _text_level(self, levels: Mapping[str, NoiseLevels], batch: Batch) -> Tensor:
         if self.config.text_level == "zero":
-            return batch.ids.new_zeros(len(batch.ids), dtype=torch.float32)
-        return torch.cat([lv.per_token() for lv in levels.values()], dim=1).mean(dim=1)
+            return torch.zeros_like(batch.ids, dtype=torch.float32)
+        if batch.lengths is None:
+            return torch.cat([lv.per_token() for lv in levels.values()], dim=1).mean(dim=1)
+        each = torch.cat([lv.per_token() for lv in levels.values()], dim=1)
+        sample = torch.cat([batch.streams[m].sample for m in levels], dim=1)
+        sums, counts = torch.zeros((2, *batch.ids.shape), device=each.device)
+        sums.scatter_add_(1, sample.clamp(min=0), each * (sample >= 0))
+        counts.scatter_add_(1, sample.clamp(min=0), (sample >= 0).float())
+        return sums / counts.clamp(min=1)
 
     def _generation(
-        self, predicted: Mapping[str, Tensor], batch: Batch, draws: Mapping[str, Draw]
+        self,
+        predicted: Mapping[str, Tensor],
+        batch: Batch,
+        draws: Mapping[str, Draw],
+        totals: Mapping[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Sum over generated modalities of weight times mean squared error of the velocity, given tokens left out."""
         losses = {}
         for m in batch.conditions.generate:
             stream = batch.streams[m]
             error = (predicted[m].float() - velocity(stream.values, draws[m].noise)).square().mean(dim=-1)
-            losses[m] = _mean(error, _counted(m, batch))
+            losses[m] = _mean(error, _counted(m, batch), totals[m])
         total = torch.stack([self.config.weights.get(m, 1.0) * value for m, value in losses.items()]).sum()
         return total, {f"l_gen/{m}": value.detach() for m, value in losses.items()}
 
     def _representation(
-        self, model: JointTransformer, student: Mapping[str, Tensor], target: Mapping[str, Tensor], batch: Batch
+        self,
+        model: JointTransformer,
+        student: Mapping[str, Tensor],
+        target: Mapping[str, Tensor],
+        batch: Batch,
+        totals: Mapping[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean over tokens, masked or not, of 1 - cos(P(h_l), z), the cosine over channels; given tokens left out."""
-        total, count = torch.zeros((2,), device=batch.ids.device)
+        total = torch.zeros((), device=batch.ids.device)
         report = {}
         for m in batch.conditions.generate:
             if m not in target:  # an encoder for pictures says nothing of sound
@@ -332,12 +388,20 @@ class Objective:
             cosine = F.cosine_similarity(h.float(), z, dim=-1)
             distance = 1 - cosine if self.config.similarity == "cosine" else (h.float() - z).abs().mean(dim=-1)
             counted = _counted(m, batch)
-            total, count = total + (distance * counted).sum(), count + counted.sum()
-            report[f"cosine/{m}"] = _mean(cosine, counted).detach()
+            total = total + (distance * counted).sum()
+            report[f"cosine/{m}"] = _mean(cosine, counted, totals[m]).detach()
+        # Of the whole step: a part of it need not have all of its modalities.
+        elsewhere = self.config.encoders if self.method.target == "encoder" else totals
+        compared = [
+            n for m, n in totals.items() if m in target or (m in elsewhere and m not in batch.conditions.generate)
+        ]
+        count = torch.stack([n.float() for n in compared]).sum() if compared else torch.zeros_like(total)
         return total / count.clamp(min=1), report
 
     def _encoded(self, batch: Batch) -> Mapping[str, Tensor]:
         assert self.features is not None
+        if batch.lengths is not None:
+            return self._encoded_packed(batch)
         features = self.features(batch)
         for m, z in features.items():
             tokens = batch.streams[m].values.shape[:2]
@@ -348,12 +412,33 @@ class Objective:
                 )
         return features
 
+    def _encoded_packed(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Sample by sample, as samples of one length need not be of one size."""
+        assert batch.lengths is not None
+        found: dict[str, Tensor] = {}
+        for m, stream in batch.streams.items():
+            for part in alike(stream, batch.lengths[m]):
+                for i, tokens in enumerate(part.tokens):
+                    of_one = part.stream.rows(i, i + 1)
+                    alone = Batch({m: of_one}, Conditions((m,)), batch.ids.new_zeros(1), batch.ids.new_zeros(1))
+                    z = self._encoded(alone).get(m)
+                    if z is None:
+                        break
+                    if m not in found:
+                        found[m] = z.new_zeros(*stream.values.shape[:2], z.shape[2])
+                    found[m].flatten(0, 1)[tokens] = z[0]
+        return found
+
 
 def _counted(modality: str, batch: Batch) -> Tensor:
-    """``(B, N)`` bool: the tokens that losses count, neither padding nor given."""
+    """``(B, N)``: the weight of tokens in losses: 0 of padding and of given ones, else their sample's, or just bool."""
     stream, part = batch.streams[modality], batch.conditions.given.get(modality)
-    return stream.valid if part is None else stream.valid & ~part.select(stream)
+    counted = stream.valid if part is None else stream.valid & ~part.select(stream)
+    if batch.weights is None:
+        return counted
+    weights = batch.weights.unsqueeze(1) if batch.weights.ndim == 1 else batch.weights
+    return counted * weights.gather(1, stream.sample.clamp(min=0))
 
 
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).sum() / mask.sum()
+def _mean(values: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+    return (values * weight).sum() / total

@@ -55,12 +55,17 @@ class Pattern:
         return allowed
 
 
-def attention(backend: str, pattern: Pattern) -> Attend:
+def attention(backend: str | Callable[[Pattern], Attend], pattern: Pattern) -> Attend:
     """The attention of one forward pass, prepared once for all its blocks.
+
+    Args:
+        backend: one of ``BACKENDS``, or a function like those, which is asked about dense patterns, too.
 
     Raises:
         UserError: an unknown backend.
     """
+    if not isinstance(backend, str):
+        return backend(pattern)
     if backend not in BACKENDS:
         raise UserError(f"there is no attention backend '{backend}'; one of {', '.join(BACKENDS)}")
     return plain if pattern.dense else BACKENDS[backend](pattern)

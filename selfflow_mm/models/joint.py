@@ -9,7 +9,7 @@ layer. Nothing here knows of losses, solvers or devices.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -277,7 +277,7 @@ class JointTransformer(nn.Module):
         self.projector = nn.Sequential(
             nn.Linear(d, hidden), nn.SiLU(), nn.Linear(hidden, config.projector_channels or d)
         )
-        self.attention_backend = "sdpa"
+        self.attention_backend: str | Callable[[Pattern], Attend] = "sdpa"
         self._initialise()
 
     def _initialise(self) -> None:

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..flow.objectives import Batch
 from ..randomness import Randomness
 from .config import SourceConfig
+from .ranks import ONE, Ranks
 
 
 class Batches:
@@ -30,6 +31,7 @@ class Batches:
         text_encoder: captions -> token stream.
         seed: of the run.
         caption_dropout: share of captions replaced by the empty one.
+        ranks: the processes that share each batch; every one draws the same samples and takes its part.
 
     Attributes:
         cursors: ``source/modalities`` -> samples taken so far; its state, see ``state_dict``.
@@ -41,13 +43,14 @@ class Batches:
         text_encoder: Any,
         seed: int,
         caption_dropout: float,
+        ranks: Ranks = ONE,
     ) -> None:
         if not sources:
             raise UserError("data.sources names no data set; add one, e.g. data.sources.clips.path=SHARDS")
         self.sources = dict(sources)
         self.text_encoder = text_encoder
         self.random = Randomness(seed)
-        self.caption_dropout = caption_dropout
+        self.caption_dropout, self.ranks = caption_dropout, ranks
         self.cursors: dict[str, int] = {}
         self._eligible: dict[str, list[int]] = {}
         self._orders: dict[str, tuple[int, list[int]]] = {}
@@ -63,18 +66,18 @@ class Batches:
                     )
 
     def at(self, step: int) -> tuple[str, str, Batch]:
-        """The batch of a step (source name, task, batch); advances the source's cursor."""
+        """This process's part of the batch of a step (source name, task, batch); advances the source's cursor."""
         name = self._pick("source", step, {n: c.ratio for n, (c, _) in self.sources.items()})
         config, data = self.sources[name]
         task = self._pick("task", step, config.tasks)
         conditions = Conditions.named(task)
-        ids = self._take(name, conditions.modalities, config.batch)
+        ids = self.ranks.part(self._take(name, conditions.modalities, config.batch))
         global_ids = torch.tensor(ids) + self._offsets[name]
         text = self.text_encoder.encode(self._captions(data, ids, global_ids, step))
         streams = {m: data.stream(m, ids) for m in conditions.modalities}
         return name, task, Batch(streams, conditions, text, global_ids)
 
-    def numbers(self, name: str, batch: Batch) -> list[int]:
+    def numbers(self, name: str, batch: Batch) -> list[Any]:
         """The batch's samples by their numbers in their source, for messages."""
         return [i - self._offsets[name] for i in batch.ids.tolist()]
 
@@ -100,13 +103,16 @@ class Batches:
         return self._eligible[key]
 
     def _take(self, name: str, modalities: tuple[str, ...], count: int) -> list[int]:
-        ids, key = self._ids(name, modalities), f"{name}/{'+'.join(modalities)}"
-        taken = []
-        for position in range(self.cursors.get(key, 0), self.cursors.get(key, 0) + count):
-            epoch, place = divmod(position, len(ids))
-            taken.append(ids[self._order(key, epoch, len(ids))[place]])
-        self.cursors[key] = self.cursors.get(key, 0) + count
-        return taken
+        key = f"{name}/{'+'.join(modalities)}"
+        first = self.cursors.get(key, 0)
+        self.cursors[key] = first + count
+        return [self._id_at(name, modalities, position) for position in range(first, first + count)]
+
+    def _id_at(self, name: str, modalities: tuple[str, ...], position: int) -> int:
+        """The sample at a position in the source's endless order."""
+        ids = self._ids(name, modalities)
+        epoch, place = divmod(position, len(ids))
+        return ids[self._order(f"{name}/{'+'.join(modalities)}", epoch, len(ids))[place]]
 
     def _order(self, key: str, epoch: int, count: int) -> list[int]:
         if self._orders.get(key, (-1, []))[0] != epoch:

@@ -52,6 +52,7 @@ class SourceConfig:
         ratio: share of batches drawn from this source, relative to the others.
         batch: samples per batch.
         max_samples: use the first so many samples; 0 uses all.
+        weight: of each of its samples in the loss of a packed step, beside those of other sources.
         expects: what the data are, for plans made before they are here.
     """
 
@@ -60,6 +61,7 @@ class SourceConfig:
     ratio: float = 1.0
     batch: int = 16
     max_samples: int = 0
+    weight: float = 1.0
     expects: SampleShape = field(default_factory=SampleShape)
 
     def __post_init__(self) -> None:
@@ -72,6 +74,8 @@ class SourceConfig:
             raise UserError("tasks needs at least one task with a positive share")
         if self.ratio < 0 or self.batch < 1 or self.max_samples < 0:
             raise UserError("ratio and max_samples cannot be negative and batch is at least 1")
+        if not self.weight > 0:
+            raise UserError(f"weight is above 0, got {self.weight}; ratio 0 leaves a source out")
 
 
 @dataclass(frozen=True)
@@ -81,12 +85,23 @@ class DataConfig:
     Attributes:
         sources: name -> data set.
         latents: folder in which encoded data sets are kept and found again; empty: the run folder's ``latents``.
+        pack: tokens of a step, text included, in which samples of all sources and tasks are packed; 0: a step is a
+            batch of one task of one source, of ``batch`` samples.
     """
 
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     latents: str = ""
+    pack: int = 0
 
     def __post_init__(self) -> None:
+        if self.pack < 0:
+            raise UserError(f"pack is a number of tokens, or 0; got {self.pack}")
+        for name, source in self.sources.items():
+            if source.weight != 1 and not self.pack:
+                raise UserError(
+                    f"sources.{name}.weight tells apart the samples of a packed step, and without pack a step is of "
+                    "one source alone; set pack, or change ratio"
+                )
         if self.sources and not sum(s.ratio for s in self.sources.values()) > 0:
             raise UserError("no source has a positive ratio, so no batch could be drawn")
 
@@ -159,6 +174,24 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How the processes that torchrun starts share the work.
+
+    Attributes:
+        shard: neighbouring processes that keep one copy of model, teacher and optimizer among them (FSDP2); 1: each
+            keeps its own; 0: all share one. Between 1 and all, copies are kept by groups (hybrid sharding).
+        context: neighbouring processes that work on the same samples, each on a part of their tokens.
+    """
+
+    shard: int = 1
+    context: int = 1
+
+    def __post_init__(self) -> None:
+        if self.shard < 0 or self.context < 1:
+            raise UserError("parallel.shard is 0 or more and parallel.context at least 1")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The run itself.
 
@@ -173,6 +206,7 @@ class RunConfig:
         recompute: ``blocks`` keeps only each block's input for the backward pass and computes the rest again: a third
             more work in the student for a fraction of the memory. Results are the same.
         attention: the backend of attention, see ``models.attention``.
+        accumulate: passes in which a process takes its part of a batch: less memory, the same step.
         device: ``auto`` (CUDA, else MPS, else CPU), or a torch device.
         threads: CPU threads for torch; 0 leaves its choice. Exact resume needs the same number.
         log_every, save_every, sample_every: in steps; 0 turns samples off.
@@ -190,6 +224,7 @@ class RunConfig:
     compile: bool = False
     recompute: Literal["none", "blocks"] = "none"
     attention: Literal["sdpa", "flex", "varlen"] = "sdpa"
+    accumulate: int = 1
     device: str = "auto"
     threads: int = 0
     log_every: int = 10
@@ -202,6 +237,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1 or self.keep < 1:
             raise UserError("steps, log_every, save_every and keep are at least 1")
+        if self.accumulate < 1:
+            raise UserError(f"accumulate is a number of passes, at least 1; got {self.accumulate}")
         if self.seed < 0 or self.seed >= 2**64:
             raise UserError(f"seed lies in [0, 2**64), got {self.seed}")
         if self.compile and self.attention == "varlen":
@@ -237,10 +274,21 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     run: RunConfig = field(default_factory=RunConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
+        if self.data.pack and self.run.compile:
+            raise UserError(
+                "data.pack gives every step other lengths, for each of which run.compile would compile anew; set one "
+                "of them"
+            )
+        if self.parallel.context > 1 and (self.run.compile or self.run.attention == "flex"):
+            raise UserError(
+                "parallel.context exchanges tokens within attention, which neither run.compile nor flex attention "
+                "sees through; take attention sdpa or varlen and leave compile out"
+            )
         if not self.tokenizers:
             raise UserError("tokenizers names no modality; add at least one, e.g. video: tiny/video")
         for name, source in self.data.sources.items():

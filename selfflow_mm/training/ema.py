@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from .sharding import local
+
 #: The paper's decay, updated every step. Its half-life is 6,931 steps.
 PAPER_DECAY = 0.9999
 
@@ -31,4 +33,5 @@ def copy_for_ema(model: M) -> M:
 @torch.no_grad()
 def update(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """``ema <- decay * ema + (1 - decay) * model``, parameters by name."""
-    torch._foreach_lerp_(list(ema.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+    averages, weights = local(ema.parameters()), local(p.detach() for p in model.parameters())
+    torch._foreach_lerp_(averages, weights, 1 - decay)

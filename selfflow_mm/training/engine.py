@@ -20,8 +20,10 @@ from .checkpoint import latest_checkpoint
 from .config import OptimizerConfig, RunConfig
 from .guards import not_finite
 from .meter import Meter
-from .recompute import recompute_blocks
+from .ranks import ONE, Ranks
+from .recompute import compile_blocks, recompute_blocks
 from .run_folder import RunFolder
+from .sharding import sharded
 from .state import State
 from .step import Work, take_step
 from .stopping import Stopped, stop_requests
@@ -32,18 +34,26 @@ _GRAPHS = 64
 
 
 def as_called(
-    settings: RunConfig, model: JointTransformer, teacher: JointTransformer
+    settings: RunConfig, model: JointTransformer, teacher: JointTransformer, ranks: Ranks = ONE
 ) -> tuple[JointTransformer, JointTransformer]:
     """Student and teacher as the steps call them. The models themselves stay as they are, for saving and sampling."""
     for m in (model, teacher):
         m.attention_backend = settings.attention
     if settings.recompute == "blocks":
         recompute_blocks(model)
+    if ranks.context > 1:
+        from .context import in_context
+
+        return in_context(model, ranks), in_context(teacher, ranks)
     if not settings.compile:
         return model, teacher
     from torch._dynamo import config as dynamo  # takes seconds to import
 
     dynamo.recompile_limit = max(dynamo.recompile_limit, _GRAPHS)
+    if sharded(model):  # gathering weights between blocks is no part of a graph
+        for m in (model, teacher):
+            compile_blocks(m)
+        return model, teacher
     compiled: Any = tuple(torch.compile(m, fullgraph=True, dynamic=False) for m in (model, teacher))
     return compiled
 
@@ -98,9 +108,10 @@ def run_steps(
                 progress.set_postfix_str(
                     f"loss {means['loss']:.3f}, {rates['samples_per_second']:.3g} samples/s, {work_done}"
                 )
-            if run and state.averages and (state.step % kept.every == 0 or last):
-                state.averages.save_snapshots(run.path / posthoc_ema.FOLDER, state.step, kept.weights)
-            if run and settings.sample_every and state.step % settings.sample_every == 0:
+            if state.averages and (state.step % kept.every == 0 or last):
+                folder = run.path / posthoc_ema.FOLDER if run else None
+                state.averages.save_snapshots(folder, state.step, kept.weights)
+            if settings.sample_every and state.step % settings.sample_every == 0:
                 samples(state.step)
             stop = ranks.any(bool(asked), work.device)
             if stop or state.step % settings.save_every == 0 or last:

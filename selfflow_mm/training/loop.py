@@ -13,13 +13,13 @@ from ..generation.pipeline import Pipeline, refuse_other_text, write_layout
 from ..models.joint import JointConfig, JointTransformer
 from ..randomness import Randomness
 from . import ema, posthoc_ema
-from .batches import Batches
 from .checkpoint import latest_checkpoint
 from .config import TrainConfig
 from .encoders import build_features
 from .engine import as_called, run_steps
 from .parts import (
     blind_to_word_order,
+    build_batches,
     build_model,
     build_text_encoder,
     clip_geometry,
@@ -30,24 +30,37 @@ from .parts import (
     pick_device,
     pick_dtype,
     refuse_other_latents,
+    refuse_uneven,
+    with_weights,
 )
+from .ranks import Ranks, joined
 from .report import write_report
 from .run_folder import RunFolder, refuse_taken
+from .sharding import mesh_of, put_on, sharded, whole_on_cpu
 from .state import State
 from .step import Work
 
 
 def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
-    """Run or resume a training run in folder ``out``; returns the folder of the exported model.
+    """Run or resume a training run in folder ``out``, in one process or in those that torchrun started.
+
+    Returns:
+        the folder of the exported model.
 
     Raises:
         UserError: impossible settings or data, or a loss that is no longer finite (the last good checkpoint stays).
+        Stopped: it was asked to stop, and has saved itself.
     """
     if config.imagenet:
         raise UserError(
             "imagenet: class-conditional training is not built yet; --dry-run plans it, and sample-imagenet samples "
             "weights of that kind"
         )
+    with joined(config.parallel.context) as ranks:
+        return _train(config, out, resume, ranks)
+
+
+def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
     device = pick_device(config.run.device)
     dtype = pick_dtype(config.run.precision, device)
     if config.run.threads:
@@ -55,14 +68,16 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     tokenizers, named = load_tokenizers(config.tokenizers)
     text_encoder = build_text_encoder(config.text)
     model_config = complete_model_config(config, tokenizers, text_encoder)
-    if note := blind_to_word_order(model_config, text_encoder):
+    if ranks.first and (note := blind_to_word_order(model_config, text_encoder)):
         print(note)
+    # What may be wrong is looked at before there is a folder: data sets, shares, encoders, first weights.
     if not config.data.sources:
         raise UserError("data.sources names no data set; add one, e.g. data.sources.clips.path=SHARDS")
-    # What may be wrong is looked at before there is a folder: data sets, encoders, first weights.
-    if not resume:
+    refuse_uneven(config, model_config, ranks)
+    mesh = mesh_of(config.parallel.shard, ranks, device)
+    if not resume and ranks.first:
         refuse_taken(out)
-    elif (out / "model" / "config.json").exists():
+    elif resume and (out / "model" / "config.json").exists():
         refuse_other_text(out / "model", text_encoder)
     refuse_other_latents(config, tokenizers, named)
     geometry = clip_geometry(config)
@@ -70,24 +85,31 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     if config.objective.encoders:
         features = build_features(config.objective.encoders, tokenizers).to(device)
     start = latest_checkpoint(out / "checkpoints") if resume else None
-    model, first_weights = _first_model(config, model_config, goes_on=start is not None)
+    model, first_weights = _first_model(config, model_config, goes_on=start is not None, quiet=not ranks.first)
+    ranks.wait()  # nobody makes the folder before all have looked
 
-    with RunFolder(out, config=config, seed=config.run.seed, kind="transformer", resume=resume) as run:
+    run = None
+    if ranks.first:
+        run = RunFolder(out, config=config, seed=config.run.seed, kind="transformer", resume=resume)
+    try:
         half = config.run.weights == "float16"
         text_level = config.objective.text_level
-        if run.changed:
-            print(f"going on with other settings than before: {', '.join(run.changed)}")
-        if first_weights:
-            run.write("init.json", first_weights)
-        layout = (model_config, tokenizers, geometry, config.sampling, text_level)
-        write_layout(out / "model", *layout, text_encoder=text_encoder)
+        if run:
+            if run.changed:
+                print(f"going on with other settings than before: {', '.join(run.changed)}")
+            if first_weights:
+                run.write("init.json", first_weights)
+            layout = (model_config, tokenizers, geometry, config.sampling, text_level)
+            write_layout(out / "model", *layout, text_encoder=text_encoder)
         for tokenizer in tokenizers.values():
             tokenizer.to(device)
-        sources = encode_sources(config, tokenizers, named, out)
-        text_encoder = encode_captions(config, text_encoder, sources, out, device)
-        batches = Batches(sources, text_encoder, config.run.seed, config.objective.caption_dropout)
-        model = model.to(device)
+        with ranks.first_alone():  # it encodes what is not encoded yet, and the others find it done
+            sources = encode_sources(config, tokenizers, named, out, quiet=not ranks.first)
+            text_encoder = encode_captions(config, text_encoder, sources, out, device, quiet=not ranks.first)
+        batches = build_batches(config, sources, text_encoder, ranks)
         teacher = ema.copy_for_ema(model)
+        for m in (model, teacher):
+            put_on(m, device, mesh)
         optimizer = torch.optim.AdamW(
             model.parameters(),
             config.optimizer.lr,
@@ -97,16 +119,17 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
         )
         kept = config.run.posthoc_ema
         averages = posthoc_ema.PowerAverages(model, kept.stds) if kept.every else None
-        state = State(model, teacher, optimizer, batches, averages)
+        state = State(model, teacher, optimizer, batches, averages, ranks=ranks)
         if start:
             state.load(start)
-        run.truncate_log(state.step)
-        posthoc_ema.drop_snapshots_after(out / posthoc_ema.FOLDER, state.step)
+        if run:
+            run.truncate_log(state.step)
+            posthoc_ema.drop_snapshots_after(out / posthoc_ema.FOLDER, state.step)
         objective = Objective(config.objective, {m: t.spec.train_shift for m, t in tokenizers.items()}, features)
         pipeline = Pipeline(teacher, tokenizers, geometry, config.sampling, text_level, text_encoder)
-        student, seen = as_called(config.run, model, teacher)
+        student, seen = as_called(config.run, model, teacher, ranks)
         decay = config.run.ema_decay or ema.decay_for(config.run.steps, config.run.ema_half_life)
-        work = Work(student, seen, objective, Randomness(config.run.seed), decay, device, dtype, run.checkpoints)
+        work = Work(student, seen, objective, Randomness(config.run.seed), decay, device, dtype, out / "checkpoints")
 
         def report() -> None:
             write_report(out, config, title=out.name)
@@ -115,15 +138,21 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
             _draw_samples(config, run, step, pipeline)
 
         run_steps(config.run, config.optimizer, run, state, work, report=report, samples=samples)
-        pipeline.model = teacher.cpu()
-        about = {"steps": str(state.step), "seed": str(config.run.seed)}
-        pipeline.save_pretrained(out / "model", half=half, metadata=about)
-        report()
+        weights = whole_on_cpu(teacher)
+        if run:
+            pipeline.model = with_weights(model_config, weights)
+            about = {"steps": str(state.step), "seed": str(config.run.seed)}
+            pipeline.save_pretrained(out / "model", half=half, metadata=about)
+            report()
+        ranks.wait()
+    finally:
+        if run:
+            run.close()
     return out / "model"
 
 
 def _first_model(
-    config: TrainConfig, model_config: JointConfig, *, goes_on: bool
+    config: TrainConfig, model_config: JointConfig, *, goes_on: bool, quiet: bool
 ) -> tuple[JointTransformer, dict[str, Any] | None]:
     """A new model, with the weights that ``init`` names and what was taken from them; a run that goes on needs none."""
     model = build_model(model_config, config.run.seed)
@@ -132,14 +161,19 @@ def _first_model(
     from .initialise import initialise
 
     report = initialise(model, config.init)
-    print(report.text())
+    if not quiet:
+        print(report.text())
     return model, report.as_dict()
 
 
-def _draw_samples(config: TrainConfig, run: RunFolder, step: int, pipeline: Pipeline) -> None:
+def _draw_samples(config: TrainConfig, run: RunFolder | None, step: int, pipeline: Pipeline) -> None:
+    """Clips of every task; a model that is shared among processes is asked by all of them, and the first one writes."""
+    if run is None and not sharded(pipeline.model):
+        return
     prompts = list(config.run.prompts) or [""]
     tasks = {task for s in config.data.sources.values() for task, share in s.tasks.items() if share > 0}
-    folder = run.samples_dir(step)
+    folder = run.samples_dir(step) if run else None
     for task in sorted(tasks & {"t2va", "t2v", "t2a", "t2i"}):
         for i, result in enumerate(pipeline(prompts, task, seed=config.run.seed)):
-            result.save(folder / f"{task}-{i:02d}{result.endings[0]}")
+            if folder:
+                result.save(folder / f"{task}-{i:02d}{result.endings[0]}")

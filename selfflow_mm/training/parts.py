@@ -25,8 +25,11 @@ from ..errors import UserError
 from ..generation.pipeline import Geometry
 from ..models.joint import JointConfig, JointTransformer
 from ..weights import BUNDLED, find_weights
+from .batches import Batches
 from .config import SourceConfig, TextConfig, TrainConfig
 from .encoders import encoder_width
+from .packing import PackedBatches
+from .ranks import Ranks
 
 
 def load_tokenizers(
@@ -118,6 +121,8 @@ def encode_captions(
     sources: Mapping[str, tuple[SourceConfig, LatentDataset]],
     out: Path,
     device: torch.device,
+    *,
+    quiet: bool = False,
 ) -> TextEncoder:
     """Encode every caption of the data, the empty one and the prompts ahead of training, and free the encoder.
 
@@ -127,7 +132,8 @@ def encode_captions(
     if isinstance(encoder, ByteTextEncoder):
         return encoder
     datasets = [data for _, data in sources.values()]
-    return store_captions(encoder, datasets, config.text.cache or out / "text", device, also=config.run.prompts)
+    folder = config.text.cache or out / "text"
+    return store_captions(encoder, datasets, folder, device, also=config.run.prompts, quiet=quiet)
 
 
 def store_captions(
@@ -136,6 +142,8 @@ def store_captions(
     folder: str | Path,
     device: torch.device,
     also: Iterable[str] = (),
+    *,
+    quiet: bool = False,
 ) -> CachedTextEncoder:
     """Store the embeddings of every caption of data sets, of the empty one and of ``also``, and free the encoder."""
     cached = CachedTextEncoder(encoder.to(device), folder)
@@ -143,11 +151,20 @@ def store_captions(
     new = cached.fill(chain(["", *also], captions))
     cached.unload()
     texts, tokens, size = cached.size()
-    print(
-        f"captions: {texts:,} texts of {tokens / texts:.1f} tokens, {size / texts / 1024:.1f} KiB each, "
-        f"{size / 2**20:,.1f} MiB in {cached.folder} ({new:,} of them new)"
-    )
+    if not quiet:
+        print(
+            f"captions: {texts:,} texts of {tokens / texts:.1f} tokens, {size / texts / 1024:.1f} KiB each, "
+            f"{size / 2**20:,.1f} MiB in {cached.folder} ({new:,} of them new)"
+        )
     return cached
+
+
+def with_weights(config: JointConfig, weights: Mapping[str, torch.Tensor]) -> JointTransformer:
+    """A model with these weights, which are not copied."""
+    with torch.device("meta"):
+        model = JointTransformer(config)
+    model.load_state_dict(weights, assign=True)
+    return model
 
 
 def build_model(config: JointConfig, seed: int) -> JointTransformer:
@@ -158,7 +175,7 @@ def build_model(config: JointConfig, seed: int) -> JointTransformer:
 
 
 def encode_sources(
-    config: TrainConfig, tokenizers: Mapping[str, Any], named: Mapping[str, str], out: Path
+    config: TrainConfig, tokenizers: Mapping[str, Any], named: Mapping[str, str], out: Path, *, quiet: bool = False
 ) -> dict[str, tuple[SourceConfig, LatentDataset]]:
     """Open or make the latents of every source, those made here each in a folder of its own."""
     root = Path(config.data.latents) if config.data.latents else out / "latents"
@@ -171,10 +188,43 @@ def encode_sources(
             else:
                 raw = ShardDataset(source.path)
                 data = encode_dataset(raw, tokenizers, hashes, root / name, source.max_samples)
-            if lost := sum(item.id < data.samples for item in data.left_out):
+            lost = sum(item.id < data.samples for item in data.left_out)
+            if lost and not quiet:
                 print(f"{name}: {lost} of {data.samples:,} samples are left out, see {data.folder / QUARANTINE}")
             sources[name] = (source, data)
     return sources
+
+
+def build_batches(
+    config: TrainConfig, sources: Mapping[str, tuple[SourceConfig, LatentDataset]], text_encoder: Any, ranks: Ranks
+) -> Batches:
+    """The batches of a run: packed, or of one task of one source each."""
+    settings = (sources, text_encoder, config.run.seed, config.objective.caption_dropout, ranks)
+    if config.data.pack:
+        return PackedBatches(*settings, budget=config.data.pack, rows=config.run.accumulate)
+    return Batches(*settings)
+
+
+def refuse_uneven(config: TrainConfig, model: JointConfig, ranks: Ranks) -> None:
+    """Batches can be shared among processes and passes, and heads among those that share a sample's tokens.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if model.heads % ranks.context:
+        raise UserError(
+            f"parallel.context is {ranks.context} and shares the model's {model.heads} heads in attention; take a "
+            "divisor of them"
+        )
+    if config.data.pack:
+        return
+    for name, source in config.data.sources.items():
+        parts = ranks.shares * config.run.accumulate
+        if source.ratio > 0 and source.batch % parts:
+            raise UserError(
+                f"data.sources.{name}.batch is {source.batch}, which {ranks.shares} processes in "
+                f"{config.run.accumulate} passes (run.accumulate) cannot share; take a multiple of {parts}"
+            )
 
 
 def refuse_other_latents(config: TrainConfig, tokenizers: Mapping[str, Any], named: Mapping[str, str]) -> None:

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from selfflow_tokenizers.tensor_file import save_tensors
 
 from ..errors import UserError
+from .sharding import local, whole
 
 #: The std of an even mean over the whole run (gamma = 0); longer profiles would favour the start of training.
 LONGEST = 1 / math.sqrt(12)
@@ -136,9 +137,9 @@ class PowerAverages:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after optimizer step ``step``, counted from 1."""
-        weights = [v.detach() for v in model.state_dict().values()]
+        weights = local(v.detach() for v in model.state_dict().values())
         for std, gamma in self.gammas.items():
-            torch._foreach_lerp_(list(self.averages[std].values()), weights, 1 - decay_at(step, gamma))
+            torch._foreach_lerp_(local(self.averages[std].values()), weights, 1 - decay_at(step, gamma))
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint keeps: one group of tensors per std."""
@@ -160,13 +161,23 @@ class PowerAverages:
             for name, value in average.items():
                 value.copy_(stored[name])
 
-    def save_snapshots(self, folder: Path, step: int, weights: str) -> None:
-        """Write ``folder/step-000123-std-0.100.safetensors`` for every average, each renamed into place when whole."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def save_snapshots(self, folder: Path | None, step: int, weights: str) -> None:
+        """Write ``folder/step-000123-std-0.100.safetensors`` for every average, each renamed into place when whole.
+
+        Where a model is shared among processes all of them must call this; those without a folder only give their part.
+        """
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
         for std, tensors in self.averages.items():
+            stored = {}
+            for name, tensor in tensors.items():
+                full = whole(tensor.detach())
+                if folder:
+                    stored[name] = full.to("cpu", _DTYPES[weights]).contiguous()
+            if not folder:
+                continue
             path = folder / f"step-{step:06d}-std-{_name(std)}.safetensors"
             beside = folder / f".{path.name}.tmp"
-            stored = {k: v.detach().to("cpu", _DTYPES[weights]).contiguous() for k, v in tensors.items()}
             save_tensors(stored, beside, metadata={"format": "pt"})  # one entry: their order would vary
             os.replace(beside, path)
 

@@ -21,10 +21,26 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of ``world`` processes this is, counted from 0. Rank 0 alone writes files."""
+    """Which of ``world`` processes this is, counted from 0. Rank 0 alone writes files.
+
+    Attributes:
+        context: neighbouring processes that work on the same samples, each on a part of their tokens
+            (:mod:`.context`); there are ``shares = world / context`` such groups.
+    """
 
     rank: int = 0
     world: int = 1
+    context: int = 1
+
+    @property
+    def shares(self) -> int:
+        """Parts that a batch is shared in."""
+        return self.world // self.context
+
+    @property
+    def share_index(self) -> int:
+        """Which part is this process's."""
+        return self.rank // self.context
 
     @property
     def first(self) -> bool:
@@ -36,9 +52,14 @@ class Ranks:
         Raises:
             UserError: they cannot be shared evenly; shares of different sizes would weigh samples differently.
         """
-        if count % self.world:
-            raise UserError(f"a batch of {count} cannot be shared by {self.world} processes; take a multiple")
-        return count // self.world
+        if count % self.shares:
+            raise UserError(f"a batch of {count} cannot be shared by {self.shares} processes; take a multiple")
+        return count // self.shares
+
+    def part(self, items: list[Any]) -> list[Any]:
+        """This process's part of a batch, see :meth:`share`."""
+        share = self.share(len(items))
+        return items[self.share_index * share : (self.share_index + 1) * share]
 
     @torch.no_grad()
     def mean_gradients(self, model: nn.Module) -> None:
@@ -61,6 +82,10 @@ class Ranks:
         torch.distributed.all_reduce(stacked)
         return dict(zip(report, stacked / self.world, strict=True))
 
+    def sum(self, report: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sums of scalars over the parts of a batch (not over processes that share a part), all with the same names."""
+        return {name: value * self.shares for name, value in self.mean(report).items()}
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Is it so in any process?"""
         if self.world == 1:
@@ -77,16 +102,38 @@ class Ranks:
         torch.distributed.all_gather_object(found, value)
         return found
 
+    @contextmanager
+    def first_alone(self) -> Iterator[None]:
+        """Something that the first process does before the others do it."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
+
     def wait(self) -> None:
         """Until all are here."""
         if self.world > 1:
             torch.distributed.barrier()
 
 
+#: The only process there is.
+ONE = Ranks()
+
+
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun started, or the only one there is."""
+def joined(context: int = 1) -> Iterator[Ranks]:
+    """The ranks that torchrun started, or the only one there is.
+
+    Args:
+        context: see :class:`Ranks`.
+
+    Raises:
+        UserError: the processes cannot be grouped so.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world % context:
+        raise UserError(f"parallel.context is {context}, which does not divide the {world} processes of this run")
     if world == 1:
         yield Ranks()
         return
@@ -94,8 +141,10 @@ def joined() -> Iterator[Ranks]:
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     # Long, because the others wait while the first measures and encodes a data set; torchrun ends those left behind.
-    torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=1))
+    # Gloo beside NCCL: checkpoints in the background and small sums on the host go by it.
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    torch.distributed.init_process_group(backend, timeout=timedelta(days=1))
     try:
-        yield Ranks(torch.distributed.get_rank(), world)
+        yield Ranks(torch.distributed.get_rank(), world, context)
     finally:
         torch.distributed.destroy_process_group()

@@ -8,11 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..flow.objectives import Batch, Objective
 from ..models.joint import JointTransformer
 from ..randomness import Randomness
 from . import ema
 from .config import OptimizerConfig, RunConfig
+from .packing import padding
+from .sharding import sharded, whole
 from .state import State
 
 
@@ -33,14 +36,28 @@ class Work:
 def take_step(
     settings: RunConfig, optimizer: OptimizerConfig, state: State, work: Work, batch: Batch
 ) -> dict[str, Tensor]:
-    """One optimizer step and one step of every average."""
+    """One optimizer step and one step of every average, on this process's part of a batch.
+
+    The step is that of the whole batch: each pass of each process divides by what the loss counts in all of them, so
+    that the parts sum to the whole, however it is shared.
+
+    Returns:
+        loss and its parts, and the norm of the gradient before it was clipped; the same in all processes.
+    """
+    ranks = state.ranks
     for group in state.optimizer.param_groups:
         group["lr"] = optimizer.lr_at(state.step, settings.steps)
-    with torch.autocast(work.device.type, dtype=torch.bfloat16, enabled=work.dtype == torch.bfloat16):
-        loss, parts = work.objective.loss(work.student, work.teacher, batch, work.random, state.step)
-    loss.backward()
-    state.ranks.mean_gradients(state.model)
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), optimizer.clip)
+    totals = ranks.sum(work.objective.counts(batch))
+    report: dict[str, Tensor] = {}
+    for part in passes(batch, settings.accumulate):
+        with torch.autocast(work.device.type, dtype=torch.bfloat16, enabled=work.dtype == torch.bfloat16):
+            loss, parts = work.objective.loss(work.student, work.teacher, part, work.random, state.step, totals)
+        (loss * ranks.shares).backward()  # gradients become means over processes
+        for name, value in {"loss": loss.detach(), **parts}.items():
+            report[name] = report[name] + value if name in report else value
+    if not sharded(state.model):
+        ranks.mean_gradients(state.model)
+    norm = whole(torch.nn.utils.clip_grad_norm_(state.model.parameters(), optimizer.clip))
     finite = bool(torch.isfinite(norm))
     if finite:  # a bad gradient must not reach the weights that the caller may still save
         state.optimizer.step()
@@ -49,5 +66,20 @@ def take_step(
         ema.update(state.teacher, state.model, work.decay)
         if state.averages:
             state.averages.update(state.model, state.step + 1)
-    means = state.ranks.mean({"loss": loss.detach(), **parts})
-    return {**means, "grad_norm": norm.detach()}
+    extra = {} if batch.lengths is None else {k: torch.tensor(v) for k, v in padding(batch).items()}
+    return {**ranks.sum(report), **ranks.mean(extra), "grad_norm": norm.detach()}
+
+
+def passes(batch: Batch, count: int) -> list[Batch]:
+    """A batch in ``count`` parts of equally many rows.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    rows = len(batch.ids)
+    if rows % count:
+        raise UserError(f"a process's part of a batch, {rows} samples, cannot be taken in {count} passes")
+    if count == 1:
+        return [batch]
+    size = rows // count
+    return [batch.rows(start, start + size) for start in range(0, rows, size)]

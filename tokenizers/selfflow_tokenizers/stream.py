@@ -102,6 +102,16 @@ class TokenStream:
         """The same tokens at the same places with other values."""
         return replace(self, values=values)
 
+    def rows(self, start: int, stop: int) -> TokenStream:
+        """Some rows of the batch, without their extents (packed rows may have any number of them)."""
+        cut = {name: getattr(self, name)[start:stop] for name in ("values", "positions", "sample")}
+        return replace(self, **cut, extents=())
+
+    def until(self, length: int) -> TokenStream:
+        """The first tokens of each row."""
+        cut = {name: getattr(self, name)[:, :length] for name in ("values", "positions", "sample")}
+        return replace(self, **cut)
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TokenStream:
         """Move to a device; ``dtype`` converts the values only (positions stay float32)."""
         return replace(

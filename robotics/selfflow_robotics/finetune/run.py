@@ -157,7 +157,8 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
             write_robot_report(out, config, title=out.name)
 
         def samples(step: int) -> None:
-            assert run is not None
+            if run is None:
+                return
             found = _measured(config, robot, held_out)
             folder = run.samples_dir(step)
             _write_json(folder / OFFLINE_FILE, found.numbers)

@@ -130,8 +130,8 @@ def test_sigterm_saves_and_leaves(small_config, tmp_path):
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(small_config, tmp_path, monkeypatch):
     real = Objective.loss
 
-    def poisoned(self, model, teacher, batch, random, step):
-        loss, report = real(self, model, teacher, batch, random, step)
+    def poisoned(self, model, teacher, batch, random, step, totals=None):
+        loss, report = real(self, model, teacher, batch, random, step, totals)
         return (
             (loss * float("nan"), {**report, "l_gen/video": loss.detach() * float("nan")})
             if step == 4
