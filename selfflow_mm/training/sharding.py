@@ -8,6 +8,7 @@ summation.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +52,17 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method  # takes long to import
 
+    # Nothing of ours changes an output in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for name in BLOCK_LISTS:
         for block in getattr(model, name, ()):
             fully_shard(block, mesh=mesh)
     # It is called on its own, after the model (Objective), so it cannot rely on the root's weights.
     if isinstance(projector := getattr(model, "projector", None), nn.Module):
         fully_shard(projector, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    # The root keeps its weights gathered until a backward pass gives them up; a teacher has none.
+    trained = any(p.requires_grad for p in model.parameters())
+    fully_shard(model, mesh=mesh, reshard_after_forward=None if trained else True)
     for name in ("condition", "conditioned"):  # ways into the joint transformer beside its forward pass
         if hasattr(model, name):
             register_fsdp_forward_method(model, name)

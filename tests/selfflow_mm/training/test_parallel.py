@@ -1,0 +1,95 @@
+"""However a step is shared (processes, passes, FSDP2, tokens of a sample, packed rows), it is that of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from selfflow_mm.errors import UserError
+from selfflow_mm.training.ranks import Ranks
+from selfflow_mm.training.sharding import mesh_of, sharded, whole
+from tests.selfflow_mm.training import toy
+
+TWO = [name for name in toy.RUNS if not name.startswith("one") and "hybrid" not in name]
+FOUR = [name for name in toy.RUNS if "hybrid" in name]
+
+
+def together(processes: int, names: list[str], out: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        [*command, "-m", "tests.selfflow_mm.training.toy", str(out), *names],
+        env=environment, capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def one() -> dict[str, Any]:
+    """The runs of one process; it shares no code with the others but the step itself."""
+    return {"": toy.alone("one"), "packed": toy.alone("one packed")}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return together(2, TWO, tmp_path_factory.mktemp("two") / "losses.json")
+
+
+def assert_same_run(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found["place"] == expected["place"]
+    for a, b in zip(found["curve"], expected["curve"], strict=True):
+        assert a.keys() == b.keys() and {"loss", "l_rep", "grad_norm"} <= a.keys()
+        for name in a.keys() - {"padding", "padding_unpacked"}:
+            if isinstance(a[name], str):
+                assert a[name] == b[name]
+            else:
+                assert a[name] == pytest.approx(b[name], abs=1e-5, rel=1e-5), name
+        assert b["grad_norm"] > 0.5  # or clipping would not be part of this
+    for part in ("model", "teacher"):
+        assert found[part].keys() == expected[part].keys()
+        for name, value in expected[part].items():
+            assert found[part][name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+    assert expected["model"] != expected["teacher"]
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_processes_take_the_steps_of_one(one, two, name):
+    assert_same_run(two[name], one["packed" if "packed" in name else ""])
+
+
+@pytest.mark.long
+def test_copies_by_groups_take_the_steps_of_one(one, tmp_path):
+    found = together(4, FOUR, tmp_path / "losses.json")
+    for name in FOUR:
+        assert_same_run(found[name], one["packed" if "packed" in name else ""])
+
+
+def test_passes_of_one_process_are_its_step(one):
+    assert_same_run(toy.losses(toy.ONE, accumulate=4), one[""])
+    assert_same_run(toy.losses(toy.ONE, accumulate=2, pack=260), one["packed"])
+
+
+def test_steps_of_a_run_are_of_all_kinds(one):
+    tasks = {line["task"] for line in one[""]["curve"]}
+    assert len(tasks) > 1
+    assert all("+" in line["task"] for line in one["packed"]["curve"])
+
+
+def test_what_cannot_be_grouped_is_refused():
+    device = torch.device("cpu")
+    with pytest.raises(UserError, match="parallel.shard is 3, which does not divide the 4 processes"):
+        mesh_of(3, Ranks(0, 4), device)
+    assert mesh_of(1, Ranks(0, 4), device) is None and mesh_of(0, Ranks(), device) is None
+
+
+def test_nothing_is_shared_in_one_process():
+    model = torch.nn.Linear(2, 3)
+    assert not sharded(model) and whole(model.weight) is model.weight
