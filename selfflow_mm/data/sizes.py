@@ -5,7 +5,7 @@ Both of raw media and of latents, so that a path in ``data.sources`` may be eith
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,23 @@ from .shards import ShardDataset
 _LOOK = 64
 
 
-def sizes_of(data: ShardDataset, leave_out: Collection[int] = ()) -> dict[str, Any]:
+def sizes_of(
+    data: ShardDataset, leave_out: Collection[int] = (), look_at: Sequence[int] | None = None
+) -> dict[str, Any]:
     """``frames, height, width, fps`` of pictures and ``samples`` of sound, as far as there are any.
 
     The first sample with a modality speaks for all. One that cannot be decoded is passed over, and so are those of
     ``leave_out``.
+
+    Args:
+        data: the data set.
+        leave_out: samples that are not looked at.
+        look_at: those that are, in this order, where samples differ; None for the first ones. Where ``prepare`` made
+            samples of several sizes, those of the most common come first.
     """
     found: dict[str, Any] = {}
     missing = set(data.info["modalities"])
-    for i in range(min(len(data), _LOOK)):
+    for i in range(min(len(data), _LOOK)) if look_at is None else look_at:
         if not missing:
             break
         if i in leave_out:
