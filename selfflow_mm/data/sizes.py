@@ -5,7 +5,7 @@ Both of raw media and of latents, so that a path in ``data.sources`` may be eith
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..errors import UserError
 from .latents import LatentDataset, is_latents, read_about
 from .shards import ShardDataset
 
-#: Samples that are looked at; those of a data set are cut alike.
+#: Samples that are looked at.
 _LOOK = 64
 
 
@@ -28,12 +28,15 @@ def sizes_of(
     Args:
         data: the data set.
         leave_out: samples that are not looked at.
-        look_at: those that are, in this order, where samples differ; None for the first ones. Where ``prepare`` made
-            samples of several sizes, those of the most common come first.
+        look_at: those that are, in this order; None for the first ones.
+
+    Where ``prepare`` made several sizes, its dataset.json says which is the most common, and no sample is looked at.
     """
+    if "buckets" in data.info:
+        return _most_common(data.info)
     found: dict[str, Any] = {}
-    missing = set(data.info["modalities"])
-    for i in range(min(len(data), _LOOK)) if look_at is None else look_at:
+    missing = set(data.info["modalities"] if look_at is None else ("video", "image", "audio"))
+    for i in range(min(len(data), _LOOK)) if look_at is None else look_at[:_LOOK]:
         if not missing:
             break
         if i in leave_out:
@@ -52,6 +55,16 @@ def sizes_of(
         if "audio" in missing and sample.audio is not None:
             found["samples"] = sample.audio.waveform.shape[1]
             missing -= {"audio"}
+    return found
+
+
+def _most_common(info: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes that a dataset.json with buckets states."""
+    found: dict[str, Any] = {**(info["image"] or {}), **(info["video"] or {})}
+    heard = next((bucket for bucket in info["buckets"] if "audio" in bucket["kind"]), None)
+    if heard:  # a film's sound is as long as its picture
+        seconds = heard["frames"] / found["fps"] if "frames" in heard else heard["seconds"]
+        found["samples"] = round(seconds * info["audio"]["rate"])
     return found
 
 
