@@ -6,6 +6,7 @@ Both of raw media and of latents, so that a path in ``data.sources`` may be eith
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ def sizes_of(
 
     Where ``prepare`` made several sizes, its dataset.json says which is the most common, and no sample is looked at.
     """
-    if "buckets" in data.info:
-        return _most_common(data.info)
     found: dict[str, Any] = {}
+    if "buckets" in data.info:
+        for bucket in stated_buckets(data.info):
+            found = {**bucket.sizes, **found}
+        return found
     missing = set(data.info["modalities"] if look_at is None else ("video", "image", "audio"))
     for i in range(min(len(data), _LOOK)) if look_at is None else look_at[:_LOOK]:
         if not missing:
@@ -58,13 +61,34 @@ def sizes_of(
     return found
 
 
-def _most_common(info: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes that a dataset.json with buckets states."""
-    found: dict[str, Any] = {**(info["image"] or {}), **(info["video"] or {})}
-    heard = next((bucket for bucket in info["buckets"] if "audio" in bucket["kind"]), None)
-    if heard:  # a film's sound is as long as its picture
-        seconds = heard["frames"] / found["fps"] if "frames" in heard else heard["seconds"]
-        found["samples"] = round(seconds * info["audio"]["rate"])
+@dataclass(frozen=True)
+class Bucket:
+    """Samples of one kind and size, as dataset.json states them.
+
+    Attributes:
+        modalities: what they hold; a frame of a video may be taken for an image.
+        samples: how many there are.
+        sizes: as :func:`sizes_of` gives them.
+    """
+
+    modalities: frozenset[str]
+    samples: int
+    sizes: dict[str, Any]
+
+
+def stated_buckets(info: Mapping[str, Any]) -> list[Bucket]:
+    """The buckets of a dataset.json, the most common of each modality first; none where all samples are alike."""
+    found = []
+    for stated in info.get("buckets", ()):
+        modalities = set(stated["kind"].split("+"))
+        sizes = {n: stated[n] for n in ("frames", "height", "width") if n in stated}
+        if "video" in modalities:
+            modalities.add("image")
+            sizes["fps"] = info["video"]["fps"]
+        if "audio" in modalities:  # a film's sound is as long as its picture
+            seconds = sizes["frames"] / sizes["fps"] if "frames" in sizes else stated["seconds"]
+            sizes["samples"] = round(seconds * info["audio"]["rate"])
+        found.append(Bucket(frozenset(modalities), stated["samples"], sizes))
     return found
 
 
