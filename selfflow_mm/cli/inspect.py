@@ -33,6 +33,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+#: Sizes that are listed; a collection of pictures that nobody cut can have thousands.
+_BUCKETS = 40
+
 #: What RLDS and LeRobot folders have; another command reads them.
 _ROBOT_DATA = ("features.json", "*/features.json", "*.tfrecord*", "meta/info.json")
 
@@ -175,6 +178,7 @@ def encoded_file(path: Path) -> Iterator[str]:
 
 def shards(path: Path) -> Iterator[str]:
     """A data set (or one shard of it): modalities, samples, sizes, first captions."""
+    from ..data.prepare import describe_bucket
     from ..data.shards import ShardDataset
 
     data = ShardDataset(path)
@@ -186,6 +190,8 @@ def shards(path: Path) -> Iterator[str]:
         yield f"  video  {v['frames']} frames of {v['height']} x {v['width']} at {_short(v['fps'])} per second"
     if info.get("audio"):
         yield f"  audio  {info['audio']['rate']} Hz, {info['audio']['channels']} channels"
+    for bucket in info.get("buckets", ()):
+        yield f"  bucket  {describe_bucket(bucket)}: {bucket['samples']:,} samples"
     if info.get("created_by"):
         yield f"  made by  {info['created_by']}"
     for index in range(min(3, len(data))):
@@ -223,10 +229,20 @@ def latents(path: Path) -> Iterator[str]:
     yield f"{path}: latents of {data.samples:,} samples of {about['data']}, {size / 1e6:.1f} MB"
     for modality in data.modalities:
         ids = data.having((modality,))
-        _, tokens, channels = data.stream(modality, ids[:1]).values.shape
+        channels = data.stream(modality, ids[:1]).values.shape[2]
+        buckets = data.buckets((modality,))
+        sizes = sorted(data.tokens(modality, own[0]) for own in buckets.values())
+        tokens = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]} to {sizes[-1]}"
         name, by = about.get("names", {}).get(modality), about["tokenizers"][modality]
         named = f"{name} (hash {by})" if name and name != by else by
         yield f"  {modality}  {len(ids):,} samples of {tokens} tokens of {channels} channels, tokenizer {named}"
+        if len(buckets) > 1:
+            most = sorted(buckets, key=lambda b: -len(buckets[b]))
+            for bucket in most[:_BUCKETS]:
+                own = buckets[bucket]
+                yield f"    {bucket}: {len(own):,} samples of {data.tokens(modality, own[0])} tokens"
+            if len(most) > _BUCKETS:
+                yield f"    and {len(most) - _BUCKETS:,} smaller buckets"
     if about.get("sizes"):
         yield f"  clips  {', '.join(f'{name} {_short(value)}' for name, value in about['sizes'].items())}"
     wordings = sum(len(captions) for captions in data.captions)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from selfflow_tokenizers.media import Image
+from selfflow_tokenizers.stream import TokenStream
 
 from ..errors import UserError
 from ..randomness import Randomness
@@ -19,21 +21,38 @@ from .shards import Sample, ShardDataset
 Loader = Callable[[str], Any]
 
 
-@dataclass
-class EncodedBatch:
-    """Latents of some samples, as arrays (tensors would be sent between processes by their file descriptors).
+@dataclass(frozen=True)
+class Alike:
+    """Latents of one modality whose tokens are at the same places, as arrays (tensors would be sent between processes
+    by their file descriptors).
 
     Attributes:
-        values: modality -> ``(n, N, C)`` float16.
-        ids: modality -> the ``n`` samples they are of.
-        positions: modality -> ``(N, 4)`` float32.
+        ids: the ``n`` samples they are of.
+        values: ``(n, N, C)`` float16.
+        positions: ``(N, 4)`` float32.
+    """
+
+    ids: list[int]
+    values: np.ndarray
+    positions: np.ndarray
+
+    def without(self, lost: Container[int]) -> Alike:
+        """Those that are not ``lost``."""
+        keep = [row for row, i in enumerate(self.ids) if i not in lost]
+        return Alike([self.ids[row] for row in keep], self.values[keep], self.positions)
+
+
+@dataclass
+class EncodedBatch:
+    """Latents of some samples.
+
+    Attributes:
+        groups: modality -> its samples, those of one shape together, in the order of the first of each.
         captions: of every sample, none of one that was left out.
         left_out: the samples that could not be encoded.
     """
 
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-    ids: dict[str, list[int]] = field(default_factory=dict)
-    positions: dict[str, np.ndarray] = field(default_factory=dict)
+    groups: dict[str, list[Alike]] = field(default_factory=dict)
     captions: list[list[str]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
@@ -77,11 +96,7 @@ class BatchEncoder:
         return LeftOut(index, self.data.members(index).shard.name, self.data.key(index), reason)
 
     def encode(self, read: list[Sample | LeftOut]) -> EncodedBatch:
-        """Encode decoded samples. A sample spoilt in one modality is left out of all.
-
-        Raises:
-            UserError: samples differ in shape.
-        """
+        """Encode decoded samples of any sizes. A sample spoilt in one modality is left out of all."""
         if not self.tokenizers:
             self._load()
         found = EncodedBatch()
@@ -89,12 +104,8 @@ class BatchEncoder:
         samples = [item for item in read if isinstance(item, Sample)]
         for modality in self.tokenizers:
             self._encode(modality, samples, found, lost)
-        for modality in list(found.ids):
-            keep = [row for row, i in enumerate(found.ids[modality]) if i not in lost]
-            found.ids[modality] = [found.ids[modality][row] for row in keep]
-            found.values[modality] = found.values[modality][keep]
-            if not keep:
-                del found.ids[modality], found.values[modality], found.positions[modality]
+        for modality, groups in found.groups.items():
+            found.groups[modality] = [left for group in groups if (left := group.without(lost)).ids]
         found.left_out = [lost[i] for i in sorted(lost)]
         kept = {s.id: list(s.captions) for s in samples if s.id not in lost}
         found.captions = [kept.get(item.id, []) for item in read]
@@ -115,20 +126,16 @@ class BatchEncoder:
             stream = tokenizer.encode(list(media.values())) if media else None
         if stream is None:
             return
-        if not bool(stream.valid.all()):
-            raise UserError(differ(self.data, modality))
-        positions = stream.positions.cpu()
-        if not torch.allclose(positions, positions[:1].expand_as(positions), atol=CLOSE):
-            raise UserError(differ(self.data, modality))
-        values = stream.values.cpu()
-        # In float16, as they are kept: what is too large for it would be infinite only on the disk.
-        half = values.half()
-        for i, finite in zip(media, half.isfinite().flatten(1).all(1).tolist(), strict=True):
-            if not finite:
-                lost[i] = self.left_out(i, f"its {modality} latents are not finite")
-        found.values[modality] = half.numpy()
-        found.ids[modality] = list(media)
-        found.positions[modality] = positions[0].clone().numpy()
+        numbers = list(media)
+        found.groups[modality] = []
+        for rows, positions in same_places(stream):
+            # In float16, as they are kept: what is too large for it would be infinite only on the disk.
+            half = stream.values[rows, : len(positions)].cpu().half()
+            ids = [numbers[row] for row in rows]
+            for i, finite in zip(ids, half.isfinite().flatten(1).all(1).tolist(), strict=True):
+                if not finite:
+                    lost[i] = self.left_out(i, f"its {modality} latents are not finite")
+            found.groups[modality].append(Alike(ids, half.numpy(), positions.numpy()))
 
     def _load(self) -> None:
         assert self.load is not None, "other processes need to know how tokenizers are loaded"
@@ -151,10 +158,24 @@ def media_of(sample: Sample, modality: str) -> Any:
     return getattr(sample, modality, None)
 
 
-def differ(data: ShardDataset, modality: str, a: int = 0, b: int = 0) -> str:
-    """The sentence about samples of ``a`` and of ``b`` tokens."""
-    sizes = f" ({a} and {b} tokens)" if a != b else ""
-    return (
-        f"{data.folder}: samples differ in the size or rate of their {modality}{sizes}; run `selfflow-mm "
-        f"prepare` to cut them alike"
-    )
+def same_places(stream: TokenStream) -> list[tuple[list[int], Tensor]]:
+    """The rows of a stream whose tokens are at the same places ``(N, 4)``, and these; in the order of their first rows.
+
+    As many tokens on another grid, or at other seconds, are another shape.
+    """
+    places, lengths = stream.positions.cpu(), stream.valid.sum(1).tolist()
+    groups: list[tuple[list[int], Tensor]] = []
+    for row, length in enumerate(lengths):
+        own = places[row, :length]
+        for rows, positions in groups:
+            if at_same_places(positions, own):
+                rows.append(row)
+                break
+        else:
+            groups.append(([row], own.clone()))
+    return groups
+
+
+def at_same_places(a: Tensor, b: Tensor) -> bool:
+    """Whether the tokens at ``a`` ``(N, 4)`` and those at ``b`` are of one shape."""
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0.0, atol=CLOSE)

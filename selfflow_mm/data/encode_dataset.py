@@ -51,7 +51,7 @@ def encode_dataset(
         sources, load: modality -> what ``load`` makes its tokenizer of, for those processes.
 
     Raises:
-        UserError: the folder holds latents of other data or tokenizers; samples differ in shape; none can be encoded.
+        UserError: the folder holds latents of other data or tokenizers; none can be encoded.
     """
     count = min(len(data), max_samples) if max_samples else len(data)
     wanted = {
@@ -64,7 +64,7 @@ def encode_dataset(
     }
     if (folder / STATE).exists():
         about = read_about(folder)
-        differing = [k for k, v in wanted.items() if about.get(k, v) != v]
+        differing = [k for k, v in wanted.items() if k != "version" and about.get(k, v) != v]
         if differing:
             raise UserError(
                 f"{folder} holds latents of another {' and '.join(differing)}; remove the folder or name "

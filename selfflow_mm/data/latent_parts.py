@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +24,19 @@ from torch import Tensor
 from selfflow_tokenizers.tensor_file import save_tensors
 
 from ..errors import UserError
-from .encode_batch import CLOSE, EncodedBatch, differ
-from .latents import CAPTIONS, DRAFT, POSITIONS, QUARANTINE, STATE, LeftOut
+from .encode_batch import Alike, EncodedBatch, at_same_places
+from .latents import (
+    CAPTIONS,
+    DRAFT,
+    POSITIONS,
+    QUARANTINE,
+    STATE,
+    VERSION_SEVERAL,
+    LeftOut,
+    grid_of,
+    shape_name,
+    shape_of_name,
+)
 from .shards import ShardDataset
 from .sizes import sizes_of
 
@@ -39,8 +51,8 @@ class LatentParts:
     def __init__(self, folder: Path, data: ShardDataset, count: int) -> None:
         self._folder, self._data, self._count = folder, data, count
         self._batches: list[EncodedBatch] = []
-        self._positions: dict[str, Tensor] = {}
-        self._having: dict[str, int] = {}
+        self._shapes: dict[str, list[Tensor]] = {}
+        self._ids: dict[tuple[str, int], list[int]] = {}
         self._left_out: list[LeftOut] = []
         self.done = 0
         while self.done < count and self._take_in(self.done // PART):
@@ -61,10 +73,8 @@ class LatentParts:
         """The next samples; a full part is written.
 
         Raises:
-            UserError: they differ in shape from those before; nothing could be encoded so far.
+            UserError: nothing could be encoded so far.
         """
-        for modality, place in batch.positions.items():
-            self._check(modality, torch.from_numpy(place))
         self._batches.append(batch)
         self._left_out += batch.left_out
         if len(self._left_out) == ids.stop and ids.stop >= min(_HOPELESS, self._count):
@@ -81,29 +91,63 @@ class LatentParts:
         folder, parts = self._folder, -(-self._count // PART)
         texts = [c for n in range(parts) for c in json.loads(self._side(n).read_text(encoding="utf-8"))["captions"]]
         replace_text(folder / CAPTIONS, "".join(json.dumps(c) + "\n" for c in texts))
-        _save(self._positions, folder / POSITIONS)
+        places = {shape_name(m, k): place for m, shapes in self._shapes.items() for k, place in enumerate(shapes)}
+        _save(places, folder / POSITIONS)
         if self._left_out:
             lines = [json.dumps(asdict(item)) + "\n" for item in self._left_out]
             replace_text(folder / QUARANTINE, "".join(lines))
         left_out = {item.id for item in self._left_out}
         rest = {
-            "sizes": sizes_of(self._data, left_out),
-            "having": dict(sorted(self._having.items())),
+            "sizes": sizes_of(self._data, left_out, self._by_frequency() if self._several else None),
+            "having": {m: sum(len(self._ids[m, k]) for k in range(len(self._shapes[m]))) for m in sorted(self._shapes)},
             "left_out": len(left_out),
             "parts": parts,
         }
+        if self._several:
+            rest |= {"version": VERSION_SEVERAL, "shapes": self._counts()}
         replace_text(folder / STATE, json.dumps(about | rest, indent=1))
         sweep(folder)
+
+    @property
+    def _several(self) -> bool:
+        """Whether samples of any modality differ in shape."""
+        return any(len(shapes) > 1 for shapes in self._shapes.values())
+
+    def _counts(self) -> dict[str, list[dict[str, Any]]]:
+        """Modality -> of each of its shapes the tokens, the grid they fill and how many samples have it."""
+        return {
+            m: [
+                {"tokens": len(place), "grid": grid_of(place), "samples": len(self._ids[m, k])}
+                for k, place in enumerate(self._shapes[m])
+            ]
+            for m in sorted(self._shapes)
+        }
+
+    def _by_frequency(self) -> list[int]:
+        """A sample, the first, of every combination of shapes, that of the most common first."""
+        shapes: dict[int, tuple[tuple[str, int], ...]] = {}
+        for shape in sorted(self._ids):
+            for i in self._ids[shape]:
+                shapes[i] = (*shapes.get(i, ()), shape)
+        first: dict[tuple[tuple[str, int], ...], int] = {}
+        for i in sorted(shapes):
+            first.setdefault(shapes[i], i)
+        counts = Counter(shapes.values())
+        return sorted(first.values(), key=lambda i: (-counts[shapes[i]], i))
 
     def _write(self, number: int) -> None:
         batches, self._batches = self._batches, []
         tensors: dict[str, Tensor] = {}
-        for m in dict.fromkeys(m for b in batches for m in b.values):
-            with_it = [b for b in batches if m in b.values]
-            tensors[f"{m}.values"] = torch.from_numpy(np.concatenate([b.values[m] for b in with_it]))
-            tensors[f"{m}.ids"] = torch.tensor([i for b in with_it for i in b.ids[m]])
-            tensors[f"{m}.positions"] = self._positions[m]
-            self._having[m] = self._having.get(m, 0) + len(tensors[f"{m}.ids"])
+        for m in dict.fromkeys(m for b in batches for m in b.groups):
+            alike: dict[int, list[Alike]] = {}
+            for group in (g for b in batches for g in b.groups.get(m, ())):
+                alike.setdefault(self._shape(m, torch.from_numpy(group.positions)), []).append(group)
+            for k in sorted(alike):
+                name, ids = shape_name(m, k), [i for group in alike[k] for i in group.ids]
+                tensors[f"{name}.values"] = torch.from_numpy(np.concatenate([group.values for group in alike[k]]))
+                tensors[f"{name}.ids"] = torch.tensor(ids)
+                tensors[f"{name}.positions"] = self._shapes[m][k]
+                self._ids.setdefault((m, k), []).extend(ids)
         side = {
             "captions": [c for b in batches for c in b.captions],
             "left_out": [asdict(item) for b in batches for item in b.left_out],
@@ -119,20 +163,23 @@ class LatentParts:
             tensors = load_file(self._path(number))
         except SafetensorError:  # cut short by something else than a kill of ours
             return False
-        for name, tensor in tensors.items():
-            modality, _, what = name.rpartition(".")
-            if what == "positions":
-                self._positions.setdefault(modality, tensor.clone())
-            if what == "ids":
-                self._having[modality] = self._having.get(modality, 0) + len(tensor)
+        for modality, k in sorted(shape_of_name(name.rpartition(".")[0]) for name in tensors if name.endswith(".ids")):
+            name, shapes = shape_name(modality, k), self._shapes.setdefault(modality, [])
+            if k == len(shapes):  # shapes are numbered as they come, so none is missing before it
+                shapes.append(tensors[f"{name}.positions"].clone())
+            self._ids.setdefault((modality, k), []).extend(tensors[f"{name}.ids"].tolist())
         side = json.loads(self._side(number).read_text(encoding="utf-8"))
         self._left_out += [LeftOut(**item) for item in side["left_out"]]
         return True
 
-    def _check(self, modality: str, place: Tensor) -> None:
-        known = self._positions.setdefault(modality, place)
-        if known.shape != place.shape or not torch.allclose(known, place, atol=CLOSE):
-            raise UserError(differ(self._data, modality, len(known), len(place)))
+    def _shape(self, modality: str, place: Tensor) -> int:
+        """The number of a shape; one that was not met before gets the next."""
+        shapes = self._shapes.setdefault(modality, [])
+        for k, known in enumerate(shapes):
+            if at_same_places(known, place):
+                return k
+        shapes.append(place)
+        return len(shapes) - 1
 
     def _path(self, number: int) -> Path:
         return self._folder / f"part-{number:05d}.safetensors"

@@ -1,4 +1,5 @@
-"""``prepare``: any collection of media becomes a data set of equal clips, and a report of what was done to each file.
+"""``prepare``: any collection of media becomes a data set of equal clips, or of a few sizes and lengths of them, and a
+report of what was done to each file.
 
 The result depends on the source and the options only, not on the number of processes.
 """
@@ -9,8 +10,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,13 +35,16 @@ class Report:
 
     ``rows`` has one entry for each source file: ``source``, ``clips`` (0 when skipped) and ``notes``, each
     ``kind: detail``; the last note of a skipped file is the reason. ``kinds`` counts the files with a note of each
-    kind, ``clips`` the samples by what is in them (``"video+audio"``).
+    kind, ``clips`` the samples by what is in them (``"video+audio"``), ``buckets`` those of each kind
+    and size: ``kind`` (``"video+audio"``), ``frames``, ``height`` and ``width`` or ``seconds``, and how many
+    ``samples``, the most common first.
     """
 
     source: str
     options: dict[str, Any]
     rows: list[dict[str, Any]]
     clips: dict[str, int]
+    buckets: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def skipped(self) -> list[dict[str, Any]]:
@@ -52,6 +56,12 @@ class Report:
         kinds = Counter(kind for row in self.rows for kind in {note.split(":")[0] for note in row["notes"]})
         return dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
 
+    @property
+    def several(self) -> bool:
+        """Whether samples of a modality differ in size."""
+        sizes = {tuple(bucket.get(n) for n in ("frames", "height", "width", "seconds")) for bucket in self.buckets}
+        return len(sizes) > len({main_modality(bucket) for bucket in self.buckets})
+
     def to_dict(self) -> dict[str, Any]:
         head = {"format": REPORT_FORMAT, "version": REPORT_VERSION}
         return head | asdict(self) | {"skipped": len(self.skipped), "kinds": self.kinds}
@@ -61,6 +71,8 @@ class Report:
         files, skipped = len(self.rows), len(self.skipped)
         clips = ", ".join(f"{count} {what.replace('+', ' with ')}" for what, count in self.clips.items())
         lines = [f"{files} files: {files - skipped} kept, {skipped} skipped; samples: {clips or 'none'}"]
+        if self.several:
+            lines += [f"  bucket {describe_bucket(bucket)}: {bucket['samples']:,}" for bucket in self.buckets]
         examples: dict[str, str] = {}
         for row in self.rows:
             for note in row["notes"]:
@@ -135,22 +147,40 @@ def _outcomes(items: list[Item], options: PrepareOptions, workers: int) -> Itera
 
 def _write(outcomes: Iterable[Outcome], writer: ShardWriter, report: Report) -> None:
     clips: Counter[str] = Counter()
+    buckets: Counter[tuple[tuple[str, Any], ...]] = Counter()
     for outcome in outcomes:
         for clip in outcome.clips:
             writer.add(f"{clips.total():08d}", clip.files, clip.meta)
             clips["+".join(clip.modalities)] += 1
+            buckets[("kind", "+".join(clip.modalities)), *clip.size.items()] += 1
         report.rows.append({"source": outcome.item.name, "clips": len(outcome.clips), "notes": outcome.notes})
     report.clips = dict(sorted(clips.items()))
+    found = [{**dict(bucket), "samples": buckets[bucket]} for bucket in sorted(buckets)]
+    report.buckets = sorted(found, key=lambda b: (MODALITIES.index(main_modality(b)), -b["samples"]))
+
+
+def main_modality(bucket: Mapping[str, Any]) -> str:
+    """That which a bucket's size is of: a film's sound is as long as its picture."""
+    return bucket["kind"].split("+")[0]
+
+
+def describe_bucket(bucket: Mapping[str, Any]) -> str:
+    """The size of one of ``Report.buckets`` in words."""
+    frames = f"{bucket['frames']} frames of " if "frames" in bucket else ""
+    size = f"{bucket['seconds']:g} s" if "seconds" in bucket else f"{frames}{bucket['height']} x {bucket['width']}"
+    return f"{bucket['kind'].replace('+', ' with ')}, {size}"
 
 
 def _about(report: Report, options: PrepareOptions) -> dict[str, Any]:
     """What ``dataset.json`` says about the samples."""
     found = {kind for what in report.clips for kind in what.split("+")}
-    size = {"height": options.height, "width": options.width}
+    most = {main_modality(bucket): bucket for bucket in reversed(report.buckets)}  # the most common of each
+    film, still = most.get("video"), most.get("image")
     return {
         "modalities": [kind for kind in MODALITIES if kind in found],
-        "video": {"frames": options.frames, **size, "fps": options.fps} if "video" in found else None,
+        "video": film and {**{n: film[n] for n in ("frames", "height", "width")}, "fps": options.fps},
         "audio": {"rate": options.rate, "channels": options.channels} if "audio" in found else None,
-        "image": size if "image" in found else None,
+        "image": still and {n: still[n] for n in ("height", "width")},
+        **({"buckets": report.buckets} if options.several else {}),
         "created_by": f"selfflow-mm {version('selfflow-mm')} prepare",
     }

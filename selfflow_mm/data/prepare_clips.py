@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,13 @@ LATE_SOUND = 0.1  # seconds of sound that may be missing at a clip's end before 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One clip, image or sound, encoded: ``files`` by ending, ``meta`` for its json, what is in it."""
+    """One clip, image or sound, encoded: ``files`` by ending, ``meta`` for its json, what is in it, and its ``size``:
+    ``frames``, ``height`` and ``width`` of a clip, the latter two of an image, ``seconds`` of a sound."""
 
     files: dict[str, bytes]
     meta: dict[str, Any]
     modalities: tuple[str, ...]
+    size: Mapping[str, float]
 
 
 @dataclass
@@ -109,17 +111,29 @@ def _sound_of(audio: Audio | None, item: Item, options: PrepareOptions) -> Audio
 def _video(
     file: MediaFile, audio: Audio | None, item: Item, options: PrepareOptions, notes: Notes
 ) -> Iterator[Prepared]:
-    seconds = options.frames / options.fps
-    shifted = ((time - item.start, shown, frame) for time, shown, frame in file.frames(options.scale))
+    framings: list[PrepareOptions] = []
+
+    def scale(height: float, width: float) -> tuple[int, int]:
+        if not framings:  # the first frame's bucket is the whole film's
+            framings.append(options.of_picture(height, width))
+        return framings[0].scale(height, width)
+
+    shifted = ((time - item.start, shown, frame) for time, shown, frame in file.frames(scale))
     frames = constant_rate(shifted, options.fps)
     if item.end is not None:
         frames = islice(frames, max(1, round((item.end - item.start) * options.fps)))
+    first = list(islice(frames, options.lengths[-1]))
+    length = max((n for n in options.lengths if n <= len(first)), default=options.lengths[0])
+    seconds = length / options.fps
+    frames = chain(first, frames)
+    del first
     clips = silent = soundless = 0
     while True:
-        window = list(islice(frames, options.frames))
-        if len(window) < options.frames:
+        window = list(islice(frames, length))
+        if len(window) < length:
             break
-        video = Video(torch.from_numpy(np.stack([fit(f, options) for f in window])), options.fps)
+        (framing,) = framings
+        video = Video(torch.from_numpy(np.stack([fit(f, framing) for f in window])), options.fps)
         sound, missing = _window(audio, clips * seconds, seconds)
         if sound is not None and missing > LATE_SOUND:
             soundless, sound = soundless + 1, None
@@ -127,7 +141,8 @@ def _video(
             silent, sound = silent + 1, None
         meta = _meta(item, clips, clips * seconds, seconds)
         kinds = ("video",) if sound is None else ("video", "audio")
-        yield Prepared({"mp4": encode_mp4(video, sound, crf=options.crf, fast=True)}, meta, kinds)
+        size = {"frames": length, "height": framing.height, "width": framing.width}
+        yield Prepared({"mp4": encode_mp4(video, sound, crf=options.crf, fast=True)}, meta, kinds, size)
         clips += 1
     if file.variable:
         notes.add(f"variable frame rate: resampled to {options.fps:g} frames per second")
@@ -145,7 +160,8 @@ def _video(
 def _sounds(audio: Audio | None, item: Item, options: PrepareOptions, notes: Notes) -> Iterator[Prepared]:
     if audio is None or audio.seconds < SHORTEST_SOUND:
         raise Skipped(f"too short: {audio.seconds if audio else 0:.2f} s of sound, the shortest is {SHORTEST_SOUND} s")
-    length = options.sound_seconds
+    filled = [seconds for seconds in options.sound_lengths if round(seconds * audio.rate) <= audio.waveform.shape[1]]
+    length = filled[-1] if filled else options.sound_lengths[0]
     total = kept = 0
     while True:
         sound, missing = _window(audio, total * length, length)
@@ -159,7 +175,8 @@ def _sounds(audio: Audio | None, item: Item, options: PrepareOptions, notes: Not
             continue
         if missing > 0.5 / audio.rate:
             notes.add(f"padded: {missing:.2f} s of silence at its end")
-        yield Prepared({"wav": encode_wav(sound)}, _meta(item, total - 1, (total - 1) * length, length), ("audio",))
+        meta = _meta(item, total - 1, (total - 1) * length, length)
+        yield Prepared({"wav": encode_wav(sound)}, meta, ("audio",), {"seconds": length})
         kept += 1
     if not kept:
         raise Skipped("silent: nothing to hear")
@@ -172,15 +189,17 @@ def _image(data: Any, item: Item, options: PrepareOptions, notes: Notes) -> Prep
     for remark in remarks:
         notes.add(remark)
     height, width, _ = image.pixels.shape
-    new_height, new_width = options.scale(height, width)
+    framing = options.of_picture(height, width)
+    new_height, new_width = framing.scale(height, width)
     if new_height > height:
         notes.add("enlarged: smaller than --size")
     picture = PillowImage.fromarray(image.pixels.numpy())
     if (new_height, new_width) != (height, width):
         picture = picture.resize((new_width, new_height), PillowImage.Resampling.BICUBIC)
-    pixels = torch.from_numpy(fit(np.array(picture), options))
+    pixels = torch.from_numpy(fit(np.array(picture), framing))
     meta = {**item.meta, "captions": list(item.captions), "source": item.name}
-    return Prepared({"png": encode_png(Image(pixels))}, meta, ("image",))
+    size = {"height": framing.height, "width": framing.width}
+    return Prepared({"png": encode_png(Image(pixels))}, meta, ("image",), size)
 
 
 def _window(audio: Audio | None, start: float, seconds: float) -> tuple[Audio | None, float]:

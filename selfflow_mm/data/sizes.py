@@ -5,7 +5,8 @@ Both of raw media and of latents, so that a path in ``data.sources`` may be eith
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,32 @@ from ..errors import UserError
 from .latents import LatentDataset, is_latents, read_about
 from .shards import ShardDataset
 
-#: Samples that are looked at; those of a data set are cut alike.
+#: Samples that are looked at.
 _LOOK = 64
 
 
-def sizes_of(data: ShardDataset, leave_out: Collection[int] = ()) -> dict[str, Any]:
+def sizes_of(
+    data: ShardDataset, leave_out: Collection[int] = (), look_at: Sequence[int] | None = None
+) -> dict[str, Any]:
     """``frames, height, width, fps`` of pictures and ``samples`` of sound, as far as there are any.
 
     The first sample with a modality speaks for all. One that cannot be decoded is passed over, and so are those of
     ``leave_out``.
+
+    Args:
+        data: the data set.
+        leave_out: samples that are not looked at.
+        look_at: those that are, in this order; None for the first ones.
+
+    Where ``prepare`` made several sizes, its dataset.json says which is the most common, and no sample is looked at.
     """
     found: dict[str, Any] = {}
-    missing = set(data.info["modalities"])
-    for i in range(min(len(data), _LOOK)):
+    if "buckets" in data.info:
+        for bucket in stated_buckets(data.info):
+            found = {**bucket.sizes, **found}
+        return found
+    missing = set(data.info["modalities"] if look_at is None else ("video", "image", "audio"))
+    for i in range(min(len(data), _LOOK)) if look_at is None else look_at[:_LOOK]:
         if not missing:
             break
         if i in leave_out:
@@ -44,6 +58,37 @@ def sizes_of(data: ShardDataset, leave_out: Collection[int] = ()) -> dict[str, A
         if "audio" in missing and sample.audio is not None:
             found["samples"] = sample.audio.waveform.shape[1]
             missing -= {"audio"}
+    return found
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Samples of one kind and size, as dataset.json states them.
+
+    Attributes:
+        modalities: what they hold; a frame of a video may be taken for an image.
+        samples: how many there are.
+        sizes: as :func:`sizes_of` gives them.
+    """
+
+    modalities: frozenset[str]
+    samples: int
+    sizes: dict[str, Any]
+
+
+def stated_buckets(info: Mapping[str, Any]) -> list[Bucket]:
+    """The buckets of a dataset.json, the most common of each modality first; none where all samples are alike."""
+    found = []
+    for stated in info.get("buckets", ()):
+        modalities = set(stated["kind"].split("+"))
+        sizes = {n: stated[n] for n in ("frames", "height", "width") if n in stated}
+        if "video" in modalities:
+            modalities.add("image")
+            sizes["fps"] = info["video"]["fps"]
+        if "audio" in modalities:  # a film's sound is as long as its picture
+            seconds = sizes["frames"] / sizes["fps"] if "frames" in sizes else stated["seconds"]
+            sizes["samples"] = round(seconds * info["audio"]["rate"])
+        found.append(Bucket(frozenset(modalities), stated["samples"], sizes))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfflow_mm.data.prepare import Report
+from selfflow_mm.data.prepare import Report, describe_bucket
 from selfflow_mm.data.shards import ShardDataset
 from selfflow_mm.data.writing import encode_wav
 from selfflow_mm.evaluation.page import Card, Page, film_strip, spectrogram
@@ -20,6 +20,10 @@ def write_prepare_page(folder: Path, report: Report) -> Path:
     clips = ", ".join(f"{count} {what.replace('+', ' with ')}" for what, count in report.clips.items())
     page = Page("Prepared data", f"`{report.source}`: {len(report.rows)} files, {len(skipped)} skipped; {clips}")
     page.cards([_card(dataset, index) for index in _spread(len(dataset))])
+    if report.several:
+        page.heading("Buckets")
+        rows = [[describe_bucket(bucket), bucket["samples"]] for bucket in report.buckets]
+        page.table(rows, ["size", "samples"])
     page.heading("What was done")
     page.table([[kind, count] for kind, count in report.kinds.items()] or [["nothing unusual", 0]], ["note", "files"])
     _list(page, "Skipped", skipped)

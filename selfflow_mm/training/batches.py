@@ -1,8 +1,9 @@
 """Batches of latents: which source, task and samples each step sees.
 
-A batch holds one task of one source. Both are drawn by (seed, step); the samples of a source come in a seeded
-permutation, another one every epoch, and only the count of those already taken is state (``cursors``), so a
-resumed run goes on with the sample after the last one, and no sample is lost or repeated.
+A batch holds one task of one source, and samples of one shape: where those of a source differ, they are in buckets, of
+which a step takes one. All of this is drawn by (seed, step), a bucket as often as it has samples. The samples of a
+bucket come in a seeded permutation, another one every epoch, and only the count of those already taken is state
+(``cursors``), so a resumed run goes on with the sample after the last one, and no sample is lost or repeated.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Batches:
         ranks: the processes that share each batch; every one draws the same samples and takes its part.
 
     Attributes:
-        cursors: ``source/modalities`` -> samples taken so far; its state, see ``state_dict``.
+        cursors: ``source/modalities``, and ``/bucket`` where there are several -> samples taken so far; its state, see
+            ``state_dict``.
     """
 
     def __init__(
@@ -52,13 +54,13 @@ class Batches:
         self.random = Randomness(seed)
         self.caption_dropout, self.ranks = caption_dropout, ranks
         self.cursors: dict[str, int] = {}
-        self._eligible: dict[str, list[int]] = {}
+        self._buckets: dict[str, dict[str, list[int]]] = {}
         self._orders: dict[str, tuple[int, list[int]]] = {}
         sizes = [data.samples for _, data in self.sources.values()]
         self._offsets = dict(zip(self.sources, accumulate([0, *sizes]), strict=False))
         for name, (config, data) in self.sources.items():
             for task, share in config.tasks.items():
-                if share > 0 and not self._ids(name, Conditions.named(task).modalities):
+                if share > 0 and not self._ids_by_cursor(name, Conditions.named(task).modalities):
                     raise UserError(
                         f"data.sources.{name}: no sample in {data.folder} has the "
                         f"{' and '.join(Conditions.named(task).modalities)} "
@@ -71,7 +73,7 @@ class Batches:
         config, data = self.sources[name]
         task = self._pick("task", step, config.tasks)
         conditions = Conditions.named(task)
-        ids = self.ranks.part(self._take(name, conditions.modalities, config.batch))
+        ids = self.ranks.part(self._take(name, conditions.modalities, config.batch, step))
         global_ids = torch.tensor(ids) + self._offsets[name]
         text = self.text_encoder.encode(self._captions(data, ids, global_ids, step))
         streams = {m: data.stream(m, ids) for m in conditions.modalities}
@@ -96,23 +98,25 @@ class Batches:
                 return name
         return list(shares)[-1]
 
-    def _ids(self, name: str, modalities: tuple[str, ...]) -> list[int]:
+    def _ids_by_cursor(self, name: str, modalities: tuple[str, ...]) -> dict[str, list[int]]:
+        """Cursor -> the samples it counts: one for each bucket, and of a single bucket without its name."""
         key = f"{name}/{'+'.join(modalities)}"
-        if key not in self._eligible:
-            self._eligible[key] = self.sources[name][1].having(modalities)
-        return self._eligible[key]
+        if key not in self._buckets:
+            found = self.sources[name][1].buckets(modalities)
+            self._buckets[key] = {f"{key}/{b}" if len(found) > 1 else key: ids for b, ids in found.items()}
+        return self._buckets[key]
 
-    def _take(self, name: str, modalities: tuple[str, ...], count: int) -> list[int]:
-        key = f"{name}/{'+'.join(modalities)}"
+    def _take(self, name: str, modalities: tuple[str, ...], count: int, step: int) -> list[int]:
+        buckets = self._ids_by_cursor(name, modalities)
+        key = self._pick("bucket", step, {cursor: len(ids) for cursor, ids in buckets.items()})
         first = self.cursors.get(key, 0)
         self.cursors[key] = first + count
-        return [self._id_at(name, modalities, position) for position in range(first, first + count)]
+        return [self._in_order(key, buckets[key], position) for position in range(first, first + count)]
 
-    def _id_at(self, name: str, modalities: tuple[str, ...], position: int) -> int:
-        """The sample at a position in the source's endless order."""
-        ids = self._ids(name, modalities)
+    def _in_order(self, key: str, ids: list[int], position: int) -> int:
+        """The sample at a position of a cursor's endless order."""
         epoch, place = divmod(position, len(ids))
-        return ids[self._order(f"{name}/{'+'.join(modalities)}", epoch, len(ids))[place]]
+        return ids[self._order(key, epoch, len(ids))[place]]
 
     def _order(self, key: str, epoch: int, count: int) -> list[int]:
         if self._orders.get(key, (-1, []))[0] != epoch:

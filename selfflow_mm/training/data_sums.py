@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,11 +21,13 @@ class DataSums:
         name: of the source.
         samples: in it.
         captions: wordings per sample.
-        sizes: modality -> media tokens of a sample, of every modality that any of its tasks needs.
+        sizes: modality -> media tokens of a sample, of every modality that any of its tasks needs; in the mean over
+            what is drawn, where samples differ.
         latent_bytes: of a sample, as stored.
         text_bytes: of one caption's stored embedding; 0 where none is stored.
         batch: samples of a batch.
         drawn: samples that the run takes from it.
+        buckets: sizes that its samples have, in the task that has most of them.
     """
 
     name: str
@@ -35,6 +38,7 @@ class DataSums:
     text_bytes: int
     batch: int
     drawn: float
+    buckets: int = 1
 
     @property
     def tokens(self) -> int:
@@ -76,13 +80,21 @@ def data_sums(
         own = [d for d in draws if d.source == name]
         if not own:
             continue
-        sizes = {m: n for d in own for m, n in d.sizes.items()}
+        sizes = {m: _mean_tokens(own, m) for m in dict.fromkeys(m for d in own for m in d.sizes)}
         latents = sum(n * channels[m] for m, n in sizes.items()) * LATENT_BYTES
         text = own[0].text * channels.get("text", 0) * text_value_bytes
         drawn = config.run.steps * sum(d.share for d in own) * source.batch
         samples = samples_of(source)
-        found.append(DataSums(name, samples, source.expects.captions, sizes, latents, text, source.batch, drawn))
+        buckets = max(Counter(d.task for d in own).values())
+        captions = source.expects.captions
+        found.append(DataSums(name, samples, captions, sizes, latents, text, source.batch, drawn, buckets))
     return found
+
+
+def _mean_tokens(draws: Sequence[Draw], modality: str) -> int:
+    """Tokens of a modality in a sample, in the mean over the batches that have it."""
+    having = [d for d in draws if modality in d.sizes]
+    return round(sum(d.share * d.sizes[modality] for d in having) / sum(d.share for d in having))
 
 
 def batch_bytes(draw: Draw, channels: Mapping[str, int], text_value_bytes: int) -> int:

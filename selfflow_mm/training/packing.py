@@ -59,6 +59,7 @@ class PackedBatches(Batches):
         super().__init__(*args, **options)
         self.budget, self.rows, self.draws = budget, rows, 0
         self._drawn: list[Drawn] = []
+        self._eligible: dict[str, list[int]] = {}
         self._refuse_too_large()
 
     def at(self, step: int) -> tuple[str, str, Batch]:
@@ -120,7 +121,7 @@ class PackedBatches(Batches):
                 key = self._key(source, task)
                 position = self.cursors.get(key, 0) + ahead.get(key, 0)
                 ahead[key] = ahead.get(key, 0) + 1
-                picks.append((source, task, self._id_at(source, Conditions.named(task).modalities, position)))
+                picks.append((source, task, self._in_order(key, self._all(source, task), position)))
             yield from self._measured(picks, step)
             first += _AHEAD
 
@@ -150,6 +151,13 @@ class PackedBatches(Batches):
             tokens = {m: data.tokens(m, i) for m in Conditions.named(task).modalities}
             found.append(Drawn(source, task, i, caption, tokens | {"text": length}))
         return found
+
+    def _all(self, source: str, task: str) -> list[int]:
+        """The samples that a task may have, whatever their size."""
+        key = self._key(source, task)
+        if key not in self._eligible:
+            self._eligible[key] = self.sources[source][1].having(Conditions.named(task).modalities)
+        return self._eligible[key]
 
     def _key(self, source: str, task: str) -> str:
         return f"{source}/{'+'.join(Conditions.named(task).modalities)}"
@@ -211,7 +219,7 @@ class PackedBatches(Batches):
         for name, (config, data) in self.sources.items():
             for task, share in config.tasks.items():
                 modalities = Conditions.named(task).modalities
-                largest = max(sum(data.tokens(m, i) for m in modalities) for i in self._ids(name, modalities))
+                largest = max(sum(data.tokens(m, i) for m in modalities) for i in self._all(name, task))
                 most = largest + self.text_encoder.max_tokens
                 if share > 0 and config.ratio > 0 and largest + 1 > self.budget:
                     raise UserError(

@@ -104,8 +104,9 @@ def make_plan(config: TrainConfig, *, for_gpu: bool = False) -> Plan:
         dtype = torch.bfloat16
     if config.imagenet:
         draws = draws_of(config, config.imagenet, tokenizers, 0)
-        if config.data.sources and draws[0].tokens != config.imagenet.tokens:
-            raise UserError(f"imagenet takes {config.imagenet.tokens} tokens, these pictures have {draws[0].tokens}")
+        for draw in draws if config.data.sources else ():
+            if draw.tokens != config.imagenet.tokens:
+                raise UserError(f"imagenet takes {config.imagenet.tokens} tokens, these pictures have {draw.tokens}")
         notes.append(
             "note: train cannot train the ImageNet transformer yet (no reader of class labels); this is a plan"
         )
@@ -175,8 +176,9 @@ def _data_lines(plan: Plan) -> Iterator[str]:
         if not d.samples:
             continue
         text = f", stored captions {amount(d.all_text_bytes)}B" if d.text_bytes else ""
+        tokens = f"{d.tokens:,} tokens{f' in the mean of {d.buckets} sizes' if d.buckets > 1 else ''}"
         yield (
-            f"Data: {d.name}, {d.samples:,} samples of {d.tokens:,} tokens ({amount(d.all_tokens)}tokens); latents "
+            f"Data: {d.name}, {d.samples:,} samples of {tokens} ({amount(d.all_tokens)}tokens); latents "
             f"{amount(d.all_latent_bytes)}B{text}; the run sees each {d.passes:.3g} times"
         )
 

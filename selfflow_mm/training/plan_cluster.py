@@ -81,7 +81,7 @@ def cluster_lines(plan: Plan, cluster: Cluster) -> Iterator[str]:
     for d in plan.draws:
         again = f", {amount(cluster.samples(d.batch) * d.again)}FLOPs of it recomputation" if d.again else ""
         yield (
-            f"    {d.share:.1%} {d.source} {d.task}: {cluster.samples(d.batch)} of {d.batch} samples on a device, "
+            f"    {d.share:.1%} {d.name}: {cluster.samples(d.batch)} of {d.batch} samples on a device, "
             f"{amount(cluster.samples(d.batch) * (d.flops + d.again))}FLOPs there{again}, {cluster.seconds(d):.3g} s"
         )
     yield f"  Run: {plan.config.run.steps:,} steps, {_duration(e.seconds)}, {e.gpu_hours:,.0f} GPU-hours"

@@ -106,7 +106,7 @@ def _compute(s: Scale) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---:|---:|"
     for d in plan.draws:
         yield (
-            f"| {d.source} {d.task} | {d.tokens:,} | {amount(d.flops)} | {amount(d.again)} | {c.samples(d.batch)} of "
+            f"| {d.name} | {d.tokens:,} | {amount(d.flops)} | {amount(d.again)} | {c.samples(d.batch)} of "
             f"{d.batch:,} | {c.seconds(d):.2f} | {d.share:.1%} |"
         )
     yield ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ import torch
 from selfflow_tokenizers.stream import TokenStream
 
 from ..conditions import Conditions
-from ..data.sizes import samples_at
+from ..data.latents import VERSION_SEVERAL, LatentDataset, is_latents, read_about
+from ..data.shards import ShardDataset
+from ..data.sizes import samples_at, stated_buckets
 from ..errors import UserError
 from ..flow.objectives import Batch, Objective, ObjectiveConfig
 from ..flow.schedules import dual_timesteps
@@ -29,6 +32,10 @@ TEXT_TOKENS = 16
 _USUAL = ("t2va", "t2v", "t2a", "t2i")
 
 
+#: Which of a sample's sizes tell samples of a modality apart.
+_TOLD_BY = {"video": ("frames", "height", "width"), "image": ("height", "width"), "audio": ("samples",)}
+
+
 @dataclass(frozen=True)
 class Draw:
     """One kind of batch.
@@ -42,6 +49,7 @@ class Draw:
         text: tokens of a caption; 0 for the ImageNet transformer.
         flops: of one sample in a training step, by the formula of ``models.flops``.
         again: FLOPs that recomputation adds to that; no work of the model.
+        bucket: what tells it from others of the task, where samples of the source differ in size.
     """
 
     source: str
@@ -52,6 +60,12 @@ class Draw:
     text: int
     flops: int = 0
     again: int = 0
+    bucket: str = ""
+
+    @property
+    def name(self) -> str:
+        """Source, task and bucket."""
+        return f"{self.source} {self.task}" + (f" ({self.bucket})" if self.bucket else "")
 
     @property
     def tokens(self) -> int:
@@ -65,6 +79,7 @@ def draws_of(
     """Every kind of batch that the run draws.
 
     Samples have the shape of the data where these are here, else that which ``expects`` says, else the bundled world's.
+    Where their sizes differ, each bucket is a kind of its own.
 
     Raises:
         UserError: no task can be made of these tokenizers.
@@ -81,14 +96,45 @@ def draws_of(
     ratios = sum(s.ratio for s in sources.values())
     draws = []
     for name, source in sources.items():
-        sizes = _tokens(shape_of(source, tokenizers), tokenizers)
         shares = sum(source.tasks.values())
         for task, share in source.tasks.items():
             if share > 0:
                 part = source.ratio / ratios * share / shares
-                draw = Draw(name, task, part, source.batch, _of_task(task, sizes), text_tokens)
-                draws.append(_counted(config, model, draw))
+                buckets = _buckets(source, Conditions.named(task).modalities, tokenizers)
+                for bucket, (held, sizes) in buckets.items():
+                    draw = Draw(name, task, part * held, source.batch, sizes, text_tokens, bucket=bucket)
+                    draws.append(_counted(config, model, draw))
     return draws
+
+
+def _buckets(
+    source: SourceConfig, modalities: tuple[str, ...], tokenizers: Mapping[str, Any]
+) -> dict[str, tuple[float, dict[str, int]]]:
+    """What the batches of a task differ in: bucket -> its share of them, and modality -> tokens of a sample.
+
+    A bucket without a name where all samples are alike, or nothing is known of their sizes.
+    """
+    found: dict[str, tuple[float, dict[str, int]]] = {}
+    try:
+        if is_latents(source.path):
+            if read_about(Path(source.path))["version"] == VERSION_SEVERAL:
+                data = LatentDataset(Path(source.path), source.max_samples)
+                for name, ids in data.buckets(modalities).items():
+                    found[name] = (len(ids), {m: data.tokens(m, ids[0]) for m in modalities})
+        else:
+            for bucket in stated_buckets(ShardDataset(source.path).info):
+                if bucket.modalities >= set(modalities):
+                    sizes = _tokens(replace(Geometry(), **bucket.sizes), tokenizers)
+                    told = {n for m in modalities for n in _TOLD_BY[m]}
+                    name = ", ".join(f"{n} {value:g}" for n, value in bucket.sizes.items() if n in told)
+                    found[name] = (found.get(name, (0, {}))[0] + bucket.samples, {m: sizes[m] for m in modalities})
+    except UserError:  # a dry run needs no data
+        pass
+    if len(found) < 2:
+        sizes = _tokens(shape_of(source, tokenizers), tokenizers)
+        return {"": (1.0, {m: sizes[m] for m in modalities})}
+    samples = sum(count for count, _ in found.values())
+    return {name: (count / samples, sizes) for name, (count, sizes) in found.items()}
 
 
 def largest(draws: Sequence[Draw]) -> Draw:

@@ -72,6 +72,36 @@ def small_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def mixed_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain tar of a dozen clips, half with sound: six of 9 x 32 x 32, four of 5 x 16 x 48, two of 5 x 48 x 16.
+
+    Tokens fill grids of 3 x 2 x 2, and six tokens two grids, 2 x 1 x 3 and 2 x 3 x 1.
+    """
+    import tarfile
+    from io import BytesIO
+
+    from selfflow_mm.data.writing import encode_mp4
+    from selfflow_tokenizers.media import Audio, Video
+
+    folder = tmp_path_factory.mktemp("mixed") / "data"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(9, 32, 32), (5, 16, 48), (9, 32, 32), (5, 48, 16), (9, 32, 32), (5, 16, 48)] * 2
+    with tarfile.open(folder / "clips.tar", "w") as tar:
+        for i, (frames, height, width) in enumerate(sizes):
+            picture = torch.full((frames, height, width, 3), 20 * i, dtype=torch.uint8)
+            picture[:, : height // 2] = 255 - 20 * i
+            noise = 0.1 * torch.randn(2, 1000 * frames, generator=generator)
+            sound = Audio(noise.clamp(-1, 1), 16000) if i < 6 else None
+            files = {"mp4": encode_mp4(Video(picture, 16.0), sound, fast=True), "txt": f"mixed {i}".encode()}
+            for ending, content in files.items():
+                member = tarfile.TarInfo(f"{i:04d}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, BytesIO(content))
+    return folder
+
+
 @pytest.fixture
 def small_config(tmp_path: Path, small_tokenizers: dict[str, str], small_clips: Path, tmp_path_factory) -> Path:
     """A YAML file that trains on the clips, with shared latents so that they are encoded once for all tests."""

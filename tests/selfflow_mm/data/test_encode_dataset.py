@@ -67,6 +67,23 @@ def write(folder: Path, kinds: list[str]) -> ShardDataset:
     return ShardDataset(folder)
 
 
+class Row:
+    """A tokenizer of pictures that makes a token of each pixel: its colour, at its row and column."""
+
+    spec = SimpleNamespace(name="row", modality="image")
+
+    def encode(self, media: list[Image]) -> TokenStream:
+        if any(int(m.pixels[0, 0, 0]) == 255 for m in media):
+            raise UserError("too bright")
+        rows = []
+        for m in media:
+            height, width, _ = m.pixels.shape
+            axes = (torch.zeros(1), torch.arange(height).float(), torch.arange(width).float(), torch.zeros(1))
+            places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).view(-1, 4)
+            rows.append(TokenStream.dense(m.pixels.view(1, -1, 3).float(), places))
+        return TokenStream.pad(rows)
+
+
 class Killed(BaseException):
     """As good as a kill: nothing of ours catches it."""
 
@@ -115,6 +132,64 @@ def test_any_samples_any_stops_the_same_bytes(tmp_path_factory, kinds, part, bat
     assert whole.captions == [(caption_of(i),) * (i % 3) if i in good else () for i in range(len(kinds))]
 
 
+@settings(max_examples=15)
+@given(
+    sizes=st.lists(st.sampled_from([(1, 4), (4, 1), (2, 2), (2, 3), "bright"]), min_size=1, max_size=14),
+    part=st.integers(1, 6),
+    batch=st.integers(1, 4),
+    stop=st.integers(0, 8),
+)
+def test_any_sizes_any_stop_the_same_bytes(tmp_path_factory, sizes, part, batch, stop):
+    """Every picture has its own pixels at their own places, whatever others were encoded with it."""
+    root = tmp_path_factory.mktemp("sizes")
+    sizes[0] = (2, 2)
+    with ShardWriter(root / "data", info={"modalities": ["image"]}) as writer:
+        for i, size in enumerate(sizes):
+            height, width = (1, 1) if size == "bright" else size
+            pixels = torch.arange(i, i + 3 * height * width).view(height, width, 3)
+            pixels = pixels if size != "bright" else torch.full_like(pixels, 255)
+            writer.add(f"{i}", {"png": encode_png(Image(pixels.to(torch.uint8)))}, {"captions": []})
+    data = ShardDataset(root / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PART", part)
+        patch.setattr(module, "BATCH", batch)
+        whole = encode_dataset(data, {"image": Row()}, {"image": "r"}, root / "whole")
+        real, left = module._put, [stop]
+
+        def dies(beside: Path, path: Path) -> None:
+            if left[0] == 0:
+                raise Killed
+            left[0] -= 1
+            real(beside, path)
+
+        with pytest.MonkeyPatch.context() as inner, suppress(Killed):
+            inner.setattr(module, "_put", dies)
+            encode_dataset(data, {"image": Row()}, {"image": "r"}, root / "cut")
+        encode_dataset(data, {"image": Row()}, {"image": "r"}, root / "cut")
+    assert files(root / "whole") == files(root / "cut")
+    good = {i: size for i, size in enumerate(sizes) if size != "bright"}
+    assert whole.having(("image",)) == list(good)
+    for i, (height, width) in good.items():
+        stream = whole.stream("image", [i])
+        assert whole.tokens("image", i) == height * width and torch.equal(stream.positions[0], whole.place("image", i))
+        assert stream.values.flatten().tolist() == list(range(i, i + 3 * height * width))
+        assert stream.positions[0, :, 1:3].tolist() == [[y, x] for y in range(height) for x in range(width)]
+    buckets = whole.buckets(("image",))
+    assert [ids for ids in buckets.values()] == [
+        [i for i in good if good[i] == size] for size in dict.fromkeys(good.values())
+    ]
+    about = json.loads((root / "whole/latents.json").read_text())
+    most = max(dict.fromkeys(good.values()), key=list(good.values()).count)
+    if len(buckets) == 1:
+        assert about["version"] == 1 and "shapes" not in about
+    else:
+        assert about["version"] == 2 and sum(shape["samples"] for shape in about["shapes"]["image"]) == len(good)
+        a, b = (ids[0] for ids in list(buckets.values())[:2])
+        with pytest.raises(UserError, match="differ in shape"):
+            whole.stream("image", [a, b])
+    assert (about["sizes"]["height"], about["sizes"]["width"]) == most
+
+
 def test_what_a_stop_at_the_very_end_leaves_is_swept(tmp_path, monkeypatch):
     data = write(tmp_path / "data", ["both"] * 3)
     encode_dataset(data, CORNERS, NAMES, tmp_path / "whole")
@@ -161,7 +236,7 @@ def test_latents_that_are_not_finite_are_set_aside(tmp_path, monkeypatch):
     assert found.left_out[0].reason == "its image latents are not finite"
 
 
-def test_samples_of_another_place_in_time_are_refused(tmp_path, monkeypatch):
+def test_samples_of_another_place_in_time_are_another_shape(tmp_path, monkeypatch):
     """As many tokens at other seconds: a clip of another rate."""
     data = write(tmp_path / "data", ["both"] * 4)
     real = Corner.encode
@@ -172,8 +247,10 @@ def test_samples_of_another_place_in_time_are_refused(tmp_path, monkeypatch):
         return TokenStream.dense(stream.values, places)
 
     monkeypatch.setattr(Corner, "encode", later)
-    with pytest.raises(UserError, match="differ in the size or rate of their image"):
-        encode_dataset(data, CORNERS, NAMES, tmp_path / "x")
+    found = encode_dataset(data, CORNERS, NAMES, tmp_path / "x")
+    assert found.buckets(("image",)) == {"image 1": [0], "image@1 1": [1, 2, 3]}
+    assert found.buckets(("audio",)) == {"audio 1": [0, 1, 2, 3]}
+    assert [found.place("image", i).tolist() for i in (0, 3)] == [[[0.0] * 4], [[1.0] * 4]]
 
 
 def test_another_data_set_of_the_same_name_is_noticed(tmp_path, monkeypatch):

@@ -15,10 +15,12 @@ from PIL import Image as PillowImage
 from selfflow_mm.cli import main
 from selfflow_mm.data.parallel import Crash, ordered_map
 from selfflow_mm.data.prepare import prepare
+from selfflow_mm.data.prepare_buckets import aspect_buckets, nearest_bucket
 from selfflow_mm.data.prepare_clips import fit
 from selfflow_mm.data.prepare_options import PrepareOptions
 from selfflow_mm.data.prepare_sources import words_of
 from selfflow_mm.data.shards import ShardDataset
+from selfflow_mm.data.sizes import sizes_at
 from selfflow_mm.data.writing import encode_mp4, write_audio, write_image, write_video
 from selfflow_mm.errors import UserError
 from selfflow_tokenizers.media import Audio, Image, Video
@@ -208,6 +210,130 @@ def test_letterbox(tmp_path):
     prepare(tmp_path / "in", tmp_path / "out", options, workers=0)
     pixels = ShardDataset(tmp_path / "out")[0].image.pixels
     assert pixels[8:24].eq(255).all() and pixels[:8].eq(0).all() and pixels[24:].eq(0).all()
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory, ramp):
+    """Films, sounds and pictures of several sizes and lengths, in buckets by the command."""
+    root = tmp_path_factory.mktemp("several")
+    tone = Audio(torch.sin(torch.arange(16_000) / 5).expand(2, -1) * 0.5, 16_000)
+    write_video(root / "in/wide.mp4", ramp(20, 32, 64, fps=10), tone)  # 2 clips of 9 frames, 2 frames left
+    write_video(root / "in/tall.mp4", ramp(8, 64, 32, fps=10))  # one of 5 frames
+    write_video(root / "in/square.mp4", ramp(5, 40, 44, fps=10))
+    write_video(root / "in/short.mp4", ramp(4, 32, 32, fps=10))
+    write_audio(root / "in/long.wav", Audio(tone.waveform[:, :15_000], 16_000))  # one of 0.75 s
+    write_audio(root / "in/half.wav", Audio(tone.waveform[:, :8_100], 16_000))  # two of 0.25 s
+    write_audio(root / "in/little.wav", Audio(tone.waveform[:, :3_000], 16_000))  # filled up to 0.25 s
+    for i, (height, width) in enumerate([(30, 90), (100, 40), (64, 64)]):
+        write_image(root / f"in/{i}.png", Image(torch.full((height, width, 3), 200, dtype=torch.uint8)))
+    options = ["--frames", "9,5", "--seconds", "0.25,0.75", "--fps", "10", "--buckets", "32x32,16x48,48x16"]
+    assert main.main(["prepare", str(root / "in"), str(root / "out"), "--workers", "0", *options]) == 0
+    return root / "out"
+
+
+#: file -> what its samples are: frames, height and width of pictures, samples of sounds
+SEVERAL = {
+    "wide.mp4": [(9, 16, 48)] * 2,
+    "tall.mp4": [(5, 48, 16)],
+    "square.mp4": [(5, 32, 32)],
+    "long.wav": [(12_000,)],
+    "half.wav": [(4_000,)] * 2,
+    "little.wav": [(4_000,)],
+    "0.png": [(16, 48)],
+    "1.png": [(48, 16)],
+    "2.png": [(32, 32)],
+}
+
+
+def test_each_medium_takes_the_nearest_size_and_the_longest_length(several):
+    found: dict[str, list[tuple[int, ...]]] = {}
+    for sample in ShardDataset(several):
+        if sample.video is not None:
+            shape = sample.video.frames.shape[:3]
+        elif sample.image is not None:
+            shape = sample.image.pixels.shape[:2]
+            assert sample.image.pixels.eq(200).all()  # nothing black around it
+        else:
+            shape = sample.audio.waveform.shape[1:]
+        found.setdefault(sample.meta["source"], []).append(tuple(shape))
+    assert found == SEVERAL
+    rows = {row["source"]: row for row in json.loads((several / "report.json").read_text())["rows"]}
+    assert "too short: 0.40 s of picture, a clip is 0.50 s" in rows["short.mp4"]["notes"]
+    assert "left over: 0.20 s at its end do not fill a clip" in rows["wide.mp4"]["notes"]
+    # A film's clips go on where the last one ended.
+    wide = [s for s in ShardDataset(several) if s.meta["source"] == "wide.mp4"]
+    levels = torch.cat([s.video.frames for s in wide]).float().mean((1, 2, 3))
+    assert (levels - (10 + 6 * torch.arange(18))).abs().max() < 4 and wide[1].meta["start"] == pytest.approx(0.9)
+
+
+def test_dataset_json_and_the_report_count_the_buckets(several, capsys):
+    info = json.loads((several / "dataset.json").read_text())
+    counts = {tuple(bucket[n] for n in bucket if n != "samples"): bucket["samples"] for bucket in info["buckets"]}
+    assert counts == {
+        ("video+audio", 9, 16, 48): 2,
+        ("video", 5, 32, 32): 1,
+        ("video", 5, 48, 16): 1,
+        ("audio", 0.25): 3,
+        ("audio", 0.75): 1,
+        ("image", 16, 48): 1,
+        ("image", 32, 32): 1,
+        ("image", 48, 16): 1,
+    }
+    assert info["version"] == 1 and info["video"] == {"frames": 9, "height": 16, "width": 48, "fps": 10}
+    assert json.loads((several / "report.json").read_text())["buckets"] == info["buckets"]
+    assert "video with audio, 9 frames of 16 x 48" in (several / "report.html").read_text()
+    assert main.main(["inspect", str(several)]) == 0
+    assert "bucket  audio, 0.25 s: 3 samples" in capsys.readouterr().out
+    # What generation takes for its own: the most common clip, and its sound.
+    assert sizes_at(several) == {"frames": 9, "height": 16, "width": 48, "fps": 10, "samples": 14_400}
+
+
+def test_one_size_is_said_as_before(prepared):
+    target, _ = prepared
+    assert "buckets" not in ShardDataset(target).info
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_buckets_of_an_area(rows, columns):
+    """No larger than asked, no side over twice the other, the asked size among them, and every side that fits."""
+    height, width = 16 * rows, 16 * columns
+    found = aspect_buckets(height, width)
+    assert (height, width) in found and len(set(found)) == len(found)
+    others = set(found) - {(height, width)}
+    assert all(h % 16 == w % 16 == 0 and h * w <= height * width and h <= 2 * w and w <= 2 * h for h, w in others)
+    # The widest for a height cannot be exceeded: brute force.
+    for h in range(16, 16 * 60, 16):
+        widest = max((w for w in range(16, 16 * 120, 16) if h * w <= height * width), default=0)
+        if widest and h <= 2 * widest and widest <= 2 * h:
+            assert (h, widest) in found and (widest, h) in found
+
+
+@given(st.integers(1, 2000), st.integers(1, 2000))
+def test_the_nearest_bucket_keeps_most_of_a_picture(height, width):
+    """With sizes of equal area, the nearest in aspect ratio is that which cuts least off."""
+
+    def kept(bucket: tuple[int, int]) -> float:
+        ratio = (bucket[1] / bucket[0]) / (width / height)
+        return min(ratio, 1 / ratio)
+
+    buckets = aspect_buckets(256, 256)
+    assert kept(nearest_bucket(buckets, height, width)) == pytest.approx(max(map(kept, buckets)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--buckets", "60x64"], "a size of --buckets is a multiple of 16 pixels both ways, got 60x64"),
+        (["--buckets", "64x64,x"], "a size of --buckets is a number of pixels or HEIGHTxWIDTH, got 'x'"),
+        (["--buckets", "64x64,48x80", "--size", "64"], "--size goes with --buckets auto"),
+        (["--frames", "5,8"], "--frames 8 is not one of them, 5 and 9 are"),
+        (["--frames", "5;9"], "--frames takes a number, or several with commas between them, got '5;9'"),
+        (["--seconds", "1,0"], "--seconds goes from 0.05 to 3600, got 0"),
+    ],
+)
+def test_impossible_buckets(zoo, tmp_path, arguments, message, capsys):
+    assert main.main(["prepare", str(zoo), str(tmp_path / "x"), *arguments]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,22 @@ def test_a_run_killed_at_any_step_and_resumed_ends_in_the_bits_of_one_that_was_n
     assert whole[-1] == cut[-1]  # the line at 4 averages steps 3 and 4, of which the resumed run did only the second
 
 
+def test_a_run_on_clips_of_several_sizes_goes_on_to_the_same_bits(small_config, mixed_clips, tmp_path):
+    """In buckets, from plain tars of mixed sizes; killed twice, once before any checkpoint."""
+    mixed = [f"data.sources.clips.path={mixed_clips}", "run.steps=9", f"data.latents={tmp_path / 'latents'}"]
+    run(small_config, tmp_path / "whole", *mixed)
+    for step in (2, 7):
+        with killed_at(step):
+            run(small_config, tmp_path / "cut", *mixed, resume=step > 2)
+    run(small_config, tmp_path / "cut", *mixed, resume=True)
+    assert_same(tmp_path / "whole/checkpoints/step-000009", tmp_path / "cut/checkpoints/step-000009")
+    assert_same(tmp_path / "whole/model", tmp_path / "cut/model")
+    cursors = json.loads((tmp_path / "cut/checkpoints/step-000009/state.json").read_text())["state"]["cursors"]
+    assert len({cursor for cursor in cursors if " + audio " in cursor}) > 1 and sum(cursors.values()) == 27
+    geometry = json.loads((tmp_path / "whole/model/config.json").read_text())["geometry"]
+    assert (geometry["frames"], geometry["height"], geometry["width"]) == (9, 32, 32)
+
+
 def test_weights_move_and_the_average_follows(small_config, tmp_path):
     run(small_config, tmp_path / "a", "run.ema_half_life=1.0")
     first = tensors(tmp_path / "a/checkpoints/step-000003")

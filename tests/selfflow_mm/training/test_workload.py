@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from selfflow_mm.config import from_dict
+from selfflow_mm.cli.main import main
+from selfflow_mm.config import from_dict, load_config
+from selfflow_mm.data.writing import write_video
 from selfflow_mm.errors import UserError
 from selfflow_mm.models import preset
 from selfflow_mm.models.flops import joint_forward_flops, training_step_flops
 from selfflow_mm.training.config import TrainConfig
 from selfflow_mm.training.data_sums import batch_bytes, data_sums
-from selfflow_mm.training.plan import make_plan
+from selfflow_mm.training.plan import describe, make_plan
+from selfflow_tokenizers.media import Audio, Video
 
 STILLS = {"path": "nowhere", "ratio": 3, "batch": 10, "tasks": {"t2i": 1}}
 CLIPS = {"path": "nowhere", "ratio": 1, "batch": 4, "tasks": {"t2v": 1, "t2va": 3}}
@@ -81,3 +85,34 @@ def test_a_folder_that_is_not_here_has_no_published_geometry() -> None:
     config = from_dict(TrainConfig, {"tokenizers": {"video": "wan2.2:weights/nowhere"}})
     with pytest.raises(UserError, match="weights/nowhere"):
         make_plan(config)
+
+
+def test_buckets_are_kinds_of_batches_before_and_after_encoding(small_config, tmp_path) -> None:
+    """Films of four sizes, stills of three, each with its share; from dataset.json as from the latents."""
+    for i, (frames, height, width) in enumerate([(9, 32, 32)] * 3 + [(5, 32, 32)] + [(5, 16, 48)] * 2 + [(9, 48, 16)]):
+        picture = torch.full((frames, height, width, 3), 20 * i, dtype=torch.uint8)
+        write_video(tmp_path / f"in/film {i}.mp4", Video(picture, 16.0), Audio(torch.ones(2, 9000) / 4, 16_000))
+    options = ["--frames", "5,9", "--buckets", "32x32,16x48,48x16", "--workers", "0"]
+    assert main(["prepare", str(tmp_path / "in"), str(tmp_path / "data"), *options]) == 0
+    settings = ["data.sources.clips.tasks={t2va: 3, t2i: 1}", "data.sources.clips.batch=2"]
+    raw = make_plan(load_config(TrainConfig, small_config, [*settings, f"data.sources.clips.path={tmp_path / 'data'}"]))
+    named = load_config(TrainConfig, small_config).tokenizers
+    command = ["encode", str(tmp_path / "data"), str(tmp_path / "l"), "--workers", "0"]
+    assert main([*command, "--video", named["video"], "--audio", named["audio"]]) == 0
+    path = f"data.sources.clips.path={tmp_path / 'l'}"
+    latents = make_plan(load_config(TrainConfig, small_config, [*settings, path]))
+    # 16 x 16 pixels a token; 9 frames are 3 latent frames, 5 are 2; 640 samples of sound a latent.
+    for plan in (raw, latents):
+        assert sorted((d.task, d.share, tuple(d.sizes.values())) for d in plan.draws) == [
+            ("t2i", pytest.approx(0.25 / 7), (3,)),
+            ("t2i", pytest.approx(0.25 * 2 / 7), (3,)),
+            ("t2i", pytest.approx(0.25 * 4 / 7), (4,)),
+            ("t2va", pytest.approx(0.75 / 7), (8, 8)),
+            ("t2va", pytest.approx(0.75 / 7), (9, 15)),
+            ("t2va", pytest.approx(0.75 * 2 / 7), (6, 8)),
+            ("t2va", pytest.approx(0.75 * 3 / 7), (12, 15)),
+        ]
+        (clips,) = plan.data()
+        # Means of 12, 12, 12, 8, 6, 6, 9 and of 15, 15, 15, 8, 8, 8, 15 and of 4, 4, 4, 4, 3, 3, 3, rounded.
+        assert clips.buckets == 4 and clips.sizes == {"video": 9, "audio": 12, "image": 4}
+    assert "7 samples of 25 tokens in the mean of 4 sizes" in describe(small_config, [*settings, path])
