@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from .parts import (
     pick_dtype,
     refuse_other_latents,
 )
+from .prefetch import Prefetched
 from .report import write_report
 from .run_folder import RunFolder, refuse_taken
 from .state import State
@@ -114,12 +116,21 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
         def samples(step: int) -> None:
             _draw_samples(config, run, step, pipeline)
 
-        run_steps(config.run, config.optimizer, run, state, work, report=report, samples=samples)
+        with _made_ahead(config, state, device):
+            run_steps(config.run, config.optimizer, run, state, work, report=report, samples=samples)
         pipeline.model = teacher.cpu()
         about = {"steps": str(state.step), "seed": str(config.run.seed)}
         pipeline.save_pretrained(out / "model", half=half, metadata=about)
         report()
     return out / "model"
+
+
+def _made_ahead(config: TrainConfig, state: State, device: torch.device) -> AbstractContextManager[object]:
+    """While inside, the state's batches are made ahead of the steps."""
+    if not config.run.prefetch:
+        return nullcontext()
+    state.batches = batches = Prefetched(state.batches, config.run.prefetch, pin=device.type == "cuda")
+    return batches
 
 
 def _first_model(
