@@ -47,7 +47,7 @@ class SourceConfig:
 
     Attributes:
         path: a folder of shards (``prepare`` and ``make-world`` write them) or plain WebDataset tars;
-            or their latents, as ``encode`` writes them.
+            or their latents, as ``encode`` writes them; on a disk, or the URL of a store (``s3://bucket/data``).
         tasks: task name (``t2va``, ``t2v``, ``t2a``, ``t2i``, ``i2va``, ``v2a``, ...) -> share of the source's batches.
         ratio: share of batches drawn from this source, relative to the others.
         batch: samples per batch.
