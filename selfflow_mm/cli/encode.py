@@ -32,7 +32,9 @@ _OF_DATA = ("image", "workers", "text", "text_tokens")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SRC", help="a media file, a folder of them, or a data set")
+    parser.add_argument(
+        "source", type=_source, metavar="SRC", help="a media file, a folder of them, or a data set (a URL, too)"
+    )
     parser.add_argument("target", type=Path, nargs="?", metavar="DST", help="the same as --out")
     parser.add_argument(
         "--out", type=Path, metavar="DST", help="a .safetensors file; of a folder or a data set, a folder"
@@ -54,6 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--text", metavar="ENCODER", help="also store what this text encoder makes of the captions")
     data.add_argument("--text-tokens", type=int, metavar="N", help="at most so many tokens of a caption (default: 256)")
     parser.add_argument("--download", action="store_true", help="fetch a tokenizer from the hub where it is not here")
+
+
+def _source(word: str) -> Path | str:
+    """A URL stays a word: a path would lose one of its slashes."""
+    return word if "://" in word else Path(word)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,6 +106,7 @@ def _folder(args: argparse.Namespace) -> int:
             print(f"[{number}/{len(items)}] {target} is there")
             continue
         try:
+            assert isinstance(item.path, Path), "of stores only data sets are read"
             print(f"[{number}/{len(items)}] {_one(item.path, target, tokenizers, args.size)}")
         except UserError as error:
             failed += 1

@@ -7,8 +7,12 @@ from functools import partial
 from pathlib import Path
 
 
-def is_data_set(source: Path) -> bool:
-    """Whether this is a prepared data set or WebDataset tars (a folder, a glob or one), rather than media."""
+def is_data_set(source: Path | str) -> bool:
+    """Whether this is a prepared data set or WebDataset tars (a folder, a glob or one), rather than media. Of stores
+    nothing else is read.
+    """
+    if isinstance(source, str):
+        return True
     if source.is_dir():
         return (source / "dataset.json").is_file() or any(source.glob("*.tar"))
     return source.suffix == ".tar"

@@ -29,12 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    print("\n".join(describe(Path(args.path))))
+    print("\n".join(_on_a_store(args.path) if "://" in args.path else describe(Path(args.path))))
     return 0
 
 
 #: Sizes that are listed; a collection of pictures that nobody cut can have thousands.
 _BUCKETS = 40
+
+
+def _on_a_store(url: str) -> Iterable[str]:
+    from ..data.latents import read_about
+    from ..data.latents_copy import described_at
+
+    folder = described_at(url)
+    if folder is None:
+        return shards(url)
+    about = read_about(folder)
+    made_by = ", ".join(f"{m} by {about.get('names', {}).get(m, h)}" for m, h in about["tokenizers"].items())
+    return [f"{url}: latents of {about['samples']:,} samples of {about['data']}: {made_by}"]
+
 
 #: What RLDS and LeRobot folders have; another command reads them.
 _ROBOT_DATA = ("features.json", "*/features.json", "*.tfrecord*", "meta/info.json")
@@ -176,7 +189,7 @@ def encoded_file(path: Path) -> Iterator[str]:
         yield f"  made by  {file.about['created_by']}"
 
 
-def shards(path: Path) -> Iterator[str]:
+def shards(path: Path | str) -> Iterator[str]:
     """A data set (or one shard of it): modalities, samples, sizes, first captions."""
     from ..data.prepare import describe_bucket
     from ..data.shards import ShardDataset

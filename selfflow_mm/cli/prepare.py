@@ -22,7 +22,7 @@ Every file is listed in data/report.html with what was done to it. docs/data.md 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="a folder, a .csv or .jsonl table, or WebDataset tars (glob)")
+    parser.add_argument("source", metavar="SRC", help="a folder, a .csv or .jsonl table, or WebDataset tars (also URL)")
     parser.add_argument("target", type=Path, metavar="DST", help="new folder for the data set")
     parser.add_argument(
         "--frames", metavar="T[,T...]",

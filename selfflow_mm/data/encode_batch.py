@@ -16,6 +16,7 @@ from selfflow_tokenizers.stream import TokenStream
 from ..errors import UserError
 from ..randomness import Randomness
 from .latents import LeftOut
+from .retrying import Unreachable
 from .shards import Sample, ShardDataset
 
 Loader = Callable[[str], Any]
@@ -88,6 +89,8 @@ class BatchEncoder:
             return self.left_out(index, "the process that read it died (a decoder's fault, or too little memory)")
         try:
             return self.data[index]
+        except Unreachable:
+            raise
         except UserError as error:
             return self.left_out(index, str(error.__cause__ or error))
 

@@ -15,6 +15,7 @@ from selfflow_mm.data.mediafile import MediaFile, Notes
 from selfflow_mm.data.prepare_options import PrepareOptions
 from selfflow_mm.data.prepare_sources import Item
 from selfflow_mm.data.resampling import constant_rate, mix_channels, resample
+from selfflow_mm.data.retrying import Unreachable
 from selfflow_mm.data.stills import is_still, read_still
 from selfflow_mm.data.writing import encode_mp4, encode_png, encode_wav, match_length
 from selfflow_mm.errors import UserError
@@ -60,6 +61,8 @@ def prepare_item(item: Item, options: PrepareOptions) -> Outcome:
         outcome.clips = list(_clips(item, options, notes))
     except Skipped as reason:
         notes.add(str(reason))
+    except Unreachable:
+        raise
     except (UserError, OSError, MemoryError) as error:
         why = str(error).replace(f"'{item.path}'", "it") or "it does not fit into memory"
         notes.add(f"unreadable: {why}")

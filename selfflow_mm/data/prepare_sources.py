@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from selfflow_mm.data.reading import AUDIO_ENDINGS, IMAGE_ENDINGS, VIDEO_ENDINGS
+from selfflow_mm.data.retrying import Unreachable
 from selfflow_mm.data.shards import ShardDataset
+from selfflow_mm.data.stores import AnyPath, StorePath, is_url
 from selfflow_mm.errors import UserError
 
 MEDIA_ENDINGS = VIDEO_ENDINGS | AUDIO_ENDINGS | IMAGE_ENDINGS
@@ -25,12 +27,12 @@ class Item:
     """One source medium.
 
     ``name`` identifies it in the report (relative, so that it does not depend on where the data lie). The data are the
-    file ``path``, or the ``size`` bytes at ``offset`` in it. ``problem`` is why it cannot be prepared, when that is
-    known already. ``start`` and ``end`` are seconds.
+    file ``path``, or the ``size`` bytes at ``offset`` in it; on a store always these. ``problem`` is why it cannot be
+    prepared, when that is known already. ``start`` and ``end`` are seconds.
     """
 
     name: str
-    path: Path
+    path: AnyPath
     offset: int = 0
     size: int | None = None
     captions: tuple[str, ...] = ()
@@ -41,6 +43,9 @@ class Item:
     problem: str | None = None
 
     def data(self) -> Path | bytes:
+        if isinstance(self.path, StorePath):
+            assert self.size is not None, "files on a store are read as members of its tars only"
+            return self.path.read_range(self.offset, self.size)
         if self.size is None:
             return self.path
         with open(self.path, "rb") as file:
@@ -52,14 +57,17 @@ def list_items(source: str | Path, name_captions: bool = True, limit: int | None
     """All items of a source, or the first ``limit``, in a fixed order.
 
     Args:
-        source: a folder of media, a ``.csv`` or ``.jsonl`` table, a data set folder, or a glob or folder of tars.
+        source: a folder of media, a ``.csv`` or ``.jsonl`` table, a data set folder, or a glob or folder of tars, these
+            two on a store also.
         name_captions: take the words of a file's name as its caption when it has no other.
 
     Raises:
         UserError: no such source, nothing in it, or a table without a path column.
     """
     path = Path(source)
-    if path.is_dir():
+    if is_url(source):
+        found = _from_shards(source)
+    elif path.is_dir():
         has_media = any(p.suffix.lower().lstrip(".") in MEDIA_ENDINGS for p in _files(path))
         if (path / "dataset.json").is_file() or (any(path.glob("*.tar")) and not has_media):
             found = _from_shards(source)
@@ -67,7 +75,7 @@ def list_items(source: str | Path, name_captions: bool = True, limit: int | None
             found = _from_folder(path, name_captions)
     elif path.suffix.lower() in (".csv", ".jsonl") and path.is_file():
         found = _from_table(path, name_captions)
-    elif glob.glob(str(source)):
+    elif glob.glob(str(source)) or "{" in str(source):
         found = _from_shards(source)
     else:
         raise UserError(f"there is no '{source}'; give a folder, a .csv or .jsonl table, or WebDataset tars")
@@ -183,6 +191,8 @@ def _from_shards(source: str | Path) -> Iterator[Item]:
             continue
         try:
             captions, meta = dataset.captions(index), dataset.meta(index)
+        except Unreachable:
+            raise
         except UserError as error:
             yield Item(name, members.shard, problem=f"unreadable caption: {error}")
             continue

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .latents import LatentDataset, is_latents, read_about
+from .latents import LatentDataset, read_about
+from .latents_copy import described_at, latents_at
+from .retrying import Unreachable
 from .shards import ShardDataset
 
 #: Samples that are looked at.
@@ -46,6 +48,8 @@ def sizes_of(
             continue
         try:
             sample = data[i]
+        except Unreachable:
+            raise
         except UserError:
             continue
         if "video" in missing and sample.video is not None:
@@ -98,9 +102,10 @@ def sizes_at(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: there is none, or latents of an earlier release, which do not tell.
     """
-    if not is_latents(path):
+    latents = described_at(path)
+    if latents is None:
         return sizes_of(ShardDataset(path))
-    about = read_about(Path(path))
+    about = read_about(latents)
     if "sizes" not in about:
         raise UserError(
             f"{path}/latents.json does not say how large the clips are; encode them anew with `selfflow-mm encode`"
@@ -110,12 +115,13 @@ def sizes_at(path: str | Path) -> dict[str, Any]:
 
 def samples_at(path: str | Path) -> int:
     """How many samples the data set at ``path`` has, raw or latents."""
-    return int(read_about(Path(path))["samples"]) if is_latents(path) else len(ShardDataset(path))
+    latents = described_at(path)
+    return int(read_about(latents)["samples"]) if latents else len(ShardDataset(path))
 
 
 def captions_at(path: str | Path, first: int) -> list[str]:
     """Every wording of the first so many samples of the data set at ``path``, raw or latents."""
-    if is_latents(path):
-        return [caption for wordings in LatentDataset(Path(path)).captions[:first] for caption in wordings]
+    if latents := latents_at(path):
+        return [caption for wordings in LatentDataset(latents).captions[:first] for caption in wordings]
     data = ShardDataset(path)
     return [caption for i in range(min(len(data), first)) for caption in data.captions(i)]

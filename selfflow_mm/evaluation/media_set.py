@@ -16,6 +16,7 @@ from ..config_yaml import parse_yaml
 from ..data.prepare_sources import MEDIA_ENDINGS, list_items
 from ..data.reading import AUDIO_ENDINGS, IMAGE_ENDINGS, read_media
 from ..data.shards import ShardDataset
+from ..data.stores import is_url
 from ..errors import UserError
 
 
@@ -87,7 +88,7 @@ class MediaSet:
         path = Path(source)
         if path.is_file() and path.suffix.lower().lstrip(".") in MEDIA_ENDINGS:
             return [(path, path.stem)]
-        if _is_shards(path, source):
+        if is_url(source) or _is_shards(path, source):
             data = ShardDataset(source)
             self._shards.append(data)
             return [(data, i) for i in range(len(data))]
@@ -96,7 +97,7 @@ class MediaSet:
         items = [i for i in list_items(path) if i.problem is None]
         if not items:
             raise UserError(f"'{source}' holds no videos, images or sounds")
-        return [(i.path, i.captions[0] if i.captions else i.name) for i in items]
+        return [(i.path, i.captions[0] if i.captions else i.name) for i in items if isinstance(i.path, Path)]
 
     def _held_out(self, split: str) -> list[tuple[ShardDataset, int] | tuple[Path, str]]:
         word, _, run = split.partition(":")

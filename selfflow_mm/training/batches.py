@@ -89,7 +89,7 @@ class Batches:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a place."""
-        self.cursors.update(state["cursors"])
+        self.cursors = dict(state["cursors"])
 
     def _pick(self, purpose: str, step: int, shares: Mapping[str, float]) -> str:
         u = float(self.random.uniform(purpose, step, torch.zeros(1, dtype=torch.int64))) * sum(shares.values())

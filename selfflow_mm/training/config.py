@@ -47,7 +47,7 @@ class SourceConfig:
 
     Attributes:
         path: a folder of shards (``prepare`` and ``make-world`` write them) or plain WebDataset tars;
-            or their latents, as ``encode`` writes them.
+            or their latents, as ``encode`` writes them; on a disk, or the URL of a store (``s3://bucket/data``).
         tasks: task name (``t2va``, ``t2v``, ``t2a``, ``t2i``, ``i2va``, ``v2a``, ...) -> share of the source's batches.
         ratio: share of batches drawn from this source, relative to the others.
         batch: samples per batch.
@@ -209,6 +209,8 @@ class RunConfig:
         accumulate: passes in which a process takes its part of a batch: less memory, the same step.
         device: ``auto`` (CUDA, else MPS, else CPU), or a torch device.
         threads: CPU threads for torch; 0 leaves its choice. Exact resume needs the same number.
+        prefetch: batches that ``train`` makes ahead of the step, in a thread of their own; 0 makes each when its step
+            begins, as fine-tuning on robot episodes always does. Results are the same.
         log_every, save_every, sample_every: in steps; 0 turns samples off.
         keep: checkpoints kept.
         prompts: captions of the samples drawn during training.
@@ -227,6 +229,7 @@ class RunConfig:
     accumulate: int = 1
     device: str = "auto"
     threads: int = 0
+    prefetch: int = 2
     log_every: int = 10
     save_every: int = 500
     sample_every: int = 0
@@ -239,6 +242,8 @@ class RunConfig:
             raise UserError("steps, log_every, save_every and keep are at least 1")
         if self.accumulate < 1:
             raise UserError(f"accumulate is a number of passes, at least 1; got {self.accumulate}")
+        if self.prefetch < 0:
+            raise UserError(f"prefetch is a number of batches, or 0 for none, got {self.prefetch}")
         if self.seed < 0 or self.seed >= 2**64:
             raise UserError(f"seed lies in [0, 2**64), got {self.seed}")
         if self.compile and self.attention == "varlen":

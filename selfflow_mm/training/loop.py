@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from .parts import (
     refuse_uneven,
     with_weights,
 )
+from .prefetch import Prefetched
 from .ranks import Ranks, joined
 from .report import write_report
 from .run_folder import RunFolder, refuse_taken
@@ -137,7 +139,8 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
         def samples(step: int) -> None:
             _draw_samples(config, run, step, pipeline)
 
-        run_steps(config.run, config.optimizer, run, state, work, report=report, samples=samples)
+        with _made_ahead(config, state, device):
+            run_steps(config.run, config.optimizer, run, state, work, report=report, samples=samples)
         weights = whole_on_cpu(teacher)
         if run:
             pipeline.model = with_weights(model_config, weights)
@@ -149,6 +152,14 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
         if run:
             run.close()
     return out / "model"
+
+
+def _made_ahead(config: TrainConfig, state: State, device: torch.device) -> AbstractContextManager[object]:
+    """While inside, the state's batches are made ahead of the steps."""
+    if not config.run.prefetch:
+        return nullcontext()
+    state.batches = batches = Prefetched(state.batches, config.run.prefetch, pin=device.type == "cuda")
+    return batches
 
 
 def _first_model(

@@ -58,7 +58,6 @@ class PackedBatches(Batches):
     def __init__(self, *args: Any, budget: int, rows: int = 1, **options: Any) -> None:
         super().__init__(*args, **options)
         self.budget, self.rows, self.draws = budget, rows, 0
-        self._drawn: list[Drawn] = []
         self._eligible: dict[str, list[int]] = {}
         self._refuse_too_large()
 
@@ -74,14 +73,19 @@ class PackedBatches(Batches):
         laid = spread([item.total for item in drawn], bins)
         first = self.ranks.share_index * self.rows
         mine = [[drawn[i] for i in row] for row in laid[first : first + self.rows]]
-        self._drawn = [item for row in mine for item in row]
         sources = "+".join(dict.fromkeys(item.source for item in drawn))
         tasks = "+".join(dict.fromkeys(item.task for item in drawn))
         return sources, tasks, self._packed(mine, list(dict.fromkeys(item.task for item in drawn)))
 
     def numbers(self, name: str, batch: Batch) -> list[str]:
-        """The samples of this process's rows given last, for messages."""
-        return [f"{item.source}/{item.id}" for item in self._drawn]
+        """The samples of a batch, as ``source/number``, for messages."""
+        assert batch.lengths is not None
+        found = []
+        for ids, lengths in zip(batch.ids.tolist(), batch.lengths["text"], strict=True):
+            for i in ids[: len(lengths)]:
+                source = max((n for n, first in self._offsets.items() if first <= i), key=self._offsets.__getitem__)
+                found.append(f"{source}/{i - self._offsets[source]}")
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"draws": self.draws}

@@ -18,7 +18,8 @@ from selfflow_tokenizers.text_cache import CachedTextEncoder
 
 from ..conditions import Conditions
 from ..data.encode_dataset import encode_dataset
-from ..data.latents import QUARANTINE, LatentDataset, fingerprint, is_latents, read_about, refuse_other_tokenizers
+from ..data.latents import QUARANTINE, LatentDataset, fingerprint, read_about, refuse_other_tokenizers
+from ..data.latents_copy import described_at, latents_at
 from ..data.shards import ShardDataset
 from ..data.sizes import sizes_at
 from ..errors import UserError
@@ -183,8 +184,8 @@ def encode_sources(
     sources = {}
     for name, source in config.data.sources.items():
         if source.ratio > 0:
-            if is_latents(source.path):
-                data = LatentDataset(Path(source.path), source.max_samples)
+            if latents := latents_at(source.path):
+                data = LatentDataset(latents, source.max_samples)
             else:
                 raw = ShardDataset(source.path)
                 data = encode_dataset(raw, tokenizers, hashes, root / name, source.max_samples)
@@ -236,11 +237,11 @@ def refuse_other_latents(config: TrainConfig, tokenizers: Mapping[str, Any], nam
     names = {m: t.spec.name for m, t in tokenizers.items()}
     hashes = {m: fingerprint(tokenizers[m], source) for m, source in named.items()}
     for name, source in config.data.sources.items():
-        if source.ratio == 0 or not is_latents(source.path):
+        if source.ratio == 0 or (latents := described_at(source.path)) is None:
             continue
         try:
-            held = read_about(Path(source.path))["tokenizers"]
-            refuse_other_tokenizers(Path(source.path), names, hashes)
+            held = read_about(latents)["tokenizers"]
+            refuse_other_tokenizers(latents, names, hashes)
         except UserError as error:
             raise UserError(f"data.sources.{name}: {error}") from None
         for task, share in source.tasks.items():

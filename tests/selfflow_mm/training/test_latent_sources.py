@@ -152,3 +152,34 @@ def test_stored_text_is_read_and_the_encoder_is_not_needed(
     assert "clips, 10 samples of" in plan
     train(small_config, tmp_path / "run", *settings, f"text.cache={folder / 'text'}", "run.steps=1")
     assert "(0 of them new)" in capsys.readouterr().out
+
+
+def test_a_store_trains_to_the_bits_of_the_disk(small_config, encoded, small_clips, tmp_path, monkeypatch):
+    """Raw data and latents alike; memory:// stands for any store."""
+    import fsspec
+
+    monkeypatch.setenv("SELFFLOW_CACHE", str(tmp_path / "cache"))
+    store = fsspec.filesystem("memory")
+    for name, folder in (("raw", small_clips), ("latents", encoded)):
+        for path in folder.iterdir():
+            store.pipe_file(f"/{tmp_path.name}/{name}/{path.name}", path.read_bytes())
+    train(small_config, tmp_path / "disk", f"data.sources.clips.path={encoded}", "run.log_every=1")
+    for name in ("raw", "latents"):
+        url = f"memory://{tmp_path.name}/{name}"
+        places = [f"data.sources.clips.path={url}", f"data.latents={tmp_path / name}-own"]
+        train(small_config, tmp_path / name, *places, "run.log_every=1")
+        assert losses(tmp_path / name) == losses(tmp_path / "disk") != []
+        assert url in (tmp_path / name / "config.yaml").read_text()
+
+
+def test_encode_reads_a_store(small_clips, small_tokenizers, encoded, tmp_path, monkeypatch):
+    import fsspec
+
+    monkeypatch.setenv("SELFFLOW_CACHE", str(tmp_path / "cache"))
+    for path in small_clips.iterdir():
+        fsspec.filesystem("memory").pipe_file(f"/{tmp_path.name}/clips/{path.name}", path.read_bytes())
+    named = ["--video", small_tokenizers["video"], "--audio", small_tokenizers["audio"]]
+    url = f"memory://{tmp_path.name}/clips"
+    assert main(["encode", url, str(tmp_path / "out"), *named, "--workers", "0", "--device", "cpu"]) == 0
+    for part in encoded.glob("part-*.safetensors"):
+        assert (tmp_path / "out" / part.name).read_bytes() == part.read_bytes()

@@ -27,13 +27,19 @@ def packed(budget: int = 260, rows: int = 1, ranks: Ranks = ONE, data=None, seed
 
 
 def samples(batches: PackedBatches, batch: Batch) -> list[tuple[str, int]]:
-    """(source, id) of a batch's samples, from its global ids."""
-    found = []
-    for ids, lengths in zip(batch.ids.tolist(), batch.lengths["text"], strict=True):
-        for id in ids[: len(lengths)]:
-            name = [n for n, first in batches._offsets.items() if first <= id][-1]
-            found.append((name, id - batches._offsets[name]))
-    return found
+    """(source, id) of a batch's samples."""
+    names = (name.split("/") for name in batches.numbers("", batch))
+    return [(source, int(number)) for source, number in names]
+
+
+def drawn_at(batches: PackedBatches, step: int) -> tuple[list, Batch]:
+    """What a step takes from the queue, in the order of its only row, and its batch."""
+    taken: list = []
+    real = batches._take_until_full
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "_take_until_full", lambda step: taken.extend(real(step)) or taken)
+        _, _, batch = batches.at(step)
+    return taken, batch
 
 
 @given(sizes=st.lists(st.integers(1, 500), min_size=1, max_size=40), bins=st.integers(1, 6))
@@ -88,8 +94,7 @@ def test_rows_hold_the_samples_tokens_and_nothing_else():
 
 def test_given_tokens_are_those_of_each_samples_task():
     batches = packed(budget=900)
-    _, _, batch = batches.at(0)
-    drawn = batches._drawn
+    drawn, batch = drawn_at(batches, 0)
     assert {"v2a", "i2v", "t2va"} <= {item.task for item in drawn}
     for slot, item in enumerate(drawn):
         alone = Conditions.named(item.task)
@@ -109,8 +114,7 @@ def test_no_sample_is_lost_or_repeated(budget, seed):
     batches = packed(budget, seed=seed)
     seen: dict[str, list[int]] = defaultdict(list)
     for step in range(30):
-        batches.at(step)
-        for item in batches._drawn:
+        for item in drawn_at(batches, step)[0]:
             seen[batches._key(item.source, item.task)].append(item.id)
     for key, ids in seen.items():
         source, modalities = key.split("/")
@@ -125,8 +129,7 @@ def test_sources_come_in_their_ratio_whatever_their_size():
     batches = packed(budget=150)
     counts: Counter = Counter()
     for step in range(600):
-        batches.at(step)
-        counts.update(item.source for item in batches._drawn)
+        counts.update(item.source for item in drawn_at(batches, step)[0])
     whole = sum(counts.values())
     for name, share in (("clips", 0.5), ("long", 0.25), ("sounds", 0.25)):
         spread_of = (share * (1 - share) / whole) ** 0.5
@@ -174,8 +177,9 @@ def test_padding_is_what_rows_do_not_use():
 
 def test_weights_are_those_of_the_sources():
     batches = packed(data=sources(weight=3.0))
-    _, _, batch = batches.at(0)
-    expected = [3.0 if item.source == "long" else 1.0 for item in batches._drawn]
+    drawn, batch = drawn_at(batches, 0)
+    assert samples(batches, batch) == [(item.source, item.id) for item in drawn]
+    expected = [3.0 if item.source == "long" else 1.0 for item in drawn]
     assert batch.weights.tolist() == [expected] and 3.0 in expected and 1.0 in expected
     assert packed().at(0)[2].weights is None
 
