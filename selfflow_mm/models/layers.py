@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.scale.shape, self.scale, self.eps)
+        return F.rms_norm(x.float(), self.scale.shape, self.scale.float(), self.eps)
 
 
 class LevelEmbedding(nn.Module):

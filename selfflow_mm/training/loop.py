@@ -111,7 +111,7 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
         batches = build_batches(config, sources, text_encoder, ranks)
         teacher = ema.copy_for_ema(model)
         for m in (model, teacher):
-            put_on(m, device, mesh)
+            put_on(m, device, mesh, dtype)
         optimizer = torch.optim.AdamW(
             model.parameters(),
             config.optimizer.lr,
@@ -137,7 +137,9 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
             write_report(out, config, title=out.name)
 
         def samples(step: int) -> None:
-            _draw_samples(config, run, step, pipeline)
+            # Whole models are sampled in float32; the weights of one that is shared arrive in the type of training.
+            with torch.autocast(device.type, dtype, enabled=sharded(teacher) and dtype != torch.float32):
+                _draw_samples(config, run, step, pipeline)
 
         with _made_ahead(config, state, device):
             run_steps(config.run, config.optimizer, run, state, work, report=report, samples=samples)

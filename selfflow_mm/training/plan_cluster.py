@@ -120,16 +120,6 @@ def _memory_lines(e: Estimate) -> Iterator[str]:
 
 def _caveats(plan: Plan, e: Estimate) -> Iterator[str]:
     cluster = e.cluster
-    if cluster.shard:
-        yield (
-            "  Not built yet: sharding (FSDP2), and train runs in one process. These numbers are what it would take, "
-            "not what train does."
-        )
-    elif cluster.count > 1:
-        yield (
-            "  Not built yet: train runs in one process. These numbers are of several that hold a copy each and "
-            "average gradients, as finetune-robot does."
-        )
     uneven = sorted({d.batch for d in plan.draws if d.batch % cluster.count})
     if uneven:
         which = ", ".join(map(str, uneven))

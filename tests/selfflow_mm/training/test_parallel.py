@@ -35,7 +35,11 @@ def together(processes: int, names: list[str], out: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def one() -> dict[str, Any]:
     """The runs of one process; it shares no code with the others but the step itself."""
-    return {"": toy.alone("one"), "packed": toy.alone("one packed")}
+    return {"": toy.alone("one"), "packed": toy.alone("one packed"), "bfloat16": toy.alone("one in bfloat16")}
+
+
+def which(name: str) -> str:
+    return "packed" if "packed" in name else "bfloat16" if "bfloat16" in name else ""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return together(2, TWO, tmp_path_factory.mktemp("two") / "losses.json")
 
 
-def assert_same_run(found: dict[str, Any], expected: dict[str, Any]) -> None:
+def assert_same_run(found: dict[str, Any], expected: dict[str, Any], near: float = 1e-5) -> None:
     assert found["place"] == expected["place"]
     for a, b in zip(found["curve"], expected["curve"], strict=True):
         assert a.keys() == b.keys() and {"loss", "l_rep", "grad_norm"} <= a.keys()
@@ -51,25 +55,26 @@ def assert_same_run(found: dict[str, Any], expected: dict[str, Any]) -> None:
             if isinstance(a[name], str):
                 assert a[name] == b[name]
             else:
-                assert a[name] == pytest.approx(b[name], abs=1e-5, rel=1e-5), name
+                assert a[name] == pytest.approx(b[name], abs=near, rel=near), name
         assert b["grad_norm"] > 0.5  # or clipping would not be part of this
     for part in ("model", "teacher"):
         assert found[part].keys() == expected[part].keys()
         for name, value in expected[part].items():
-            assert found[part][name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+            assert found[part][name] == pytest.approx(value, rel=near, abs=near), name
     assert expected["model"] != expected["teacher"]
 
 
 @pytest.mark.parametrize("name", TWO)
 def test_two_processes_take_the_steps_of_one(one, two, name):
-    assert_same_run(two[name], one["packed" if "packed" in name else ""])
+    # bfloat16 has eight bits: sharding rounds the scales of norms, too.
+    assert_same_run(two[name], one[which(name)], 0.02 if "bfloat16" in name else 1e-5)
 
 
 @pytest.mark.long
 def test_copies_by_groups_take_the_steps_of_one(one, tmp_path):
     found = together(4, FOUR, tmp_path / "losses.json")
     for name in FOUR:
-        assert_same_run(found[name], one["packed" if "packed" in name else ""])
+        assert_same_run(found[name], one[which(name)])
 
 
 def test_passes_of_one_process_are_its_step(one):

@@ -66,15 +66,13 @@ def test_what_does_not_fit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fits into" in shown and "GPU-hours x 3.5 = " in shown and "an assumed 35% of the peak, the default" in shown
 
 
-def test_nothing_is_priced_unasked_and_nothing_planned_is_sold_as_built() -> None:
+def test_nothing_is_priced_unasked() -> None:
     config = load_config(TrainConfig, "paper/t2i_625m.yaml")
 
     def shown(*values, **more) -> str:
         return describe_config(config, Cluster(gpu("h200"), *values, **more))
 
-    assert "Cost: give --price" in shown(1) and "Not built yet" not in shown(1)
-    assert "Not built yet: train runs in one process" in shown(8)
-    assert "Not built yet: sharding (FSDP2)" in shown(8, shard=True)
+    assert "Cost: give --price" in shown(1)
     assert "batches of 256 do not divide by 7" in shown(7) and "do not divide" not in shown(8)
     assert "moving the weights takes a large part" in shown(256) and "moving the weights" not in shown(8)
 

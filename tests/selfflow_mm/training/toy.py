@@ -41,6 +41,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "sharded passes, recomputed": {"shard": 0, "accumulate": 2, "recompute": "blocks"},
     "context": {"context": 2},
     "context, sharded": {"context": 2, "shard": 0},
+    "one in bfloat16": {"dtype": torch.bfloat16},
+    "sharded in bfloat16": {"dtype": torch.bfloat16, "shard": 0},
     "one packed": {"pack": 260},
     "packed": {"pack": 260},
     "packed, sharded, passes": {"pack": 260, "shard": 0, "accumulate": 2},
@@ -99,6 +101,7 @@ def toy(
     attention: str = "sdpa",
     recompute: str = "none",
     weight: float = 1.0,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[RunConfig, OptimizerConfig, State, Work]:
     """The parts of a run. ``context`` is that of ``ranks``."""
     settings = RunConfig(steps=STEPS, accumulate=accumulate, attention=attention, recompute=recompute)  # type: ignore
@@ -118,12 +121,12 @@ def toy(
     device = torch.device("cpu")
     mesh = mesh_of(shard, ranks, device)
     for m in (model, teacher):
-        put_on(m, device, mesh)
+        put_on(m, device, mesh, dtype)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
     state = State(model, teacher, optimizer, batches, PowerAverages(model, (0.1,)), ranks=ranks)
     student, seen = as_called(settings, model, teacher, ranks)
     objective = Objective(ObjectiveConfig(given_level=0.1))
-    work = Work(student, seen, objective, Randomness(3), 0.5, device, torch.float32, Path("nowhere"))
+    work = Work(student, seen, objective, Randomness(3), 0.5, device, dtype, Path("nowhere"))
     return settings, OptimizerConfig(clip=0.5), state, work
 
 
