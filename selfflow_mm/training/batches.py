@@ -105,7 +105,9 @@ class Batches:
 
     def _take(self, name: str, modalities: tuple[str, ...], count: int, step: int) -> list[int]:
         buckets = self._ids_by_cursor(name, modalities)
-        key = self._pick("bucket", step, {cursor: len(ids) for cursor, ids in buckets.items()})
+        key = next(iter(buckets))
+        if len(buckets) > 1:
+            key = self._pick("bucket", step, {cursor: len(own) for cursor, own in buckets.items()})
         ids = buckets[key]
         taken = []
         for position in range(self.cursors.get(key, 0), self.cursors.get(key, 0) + count):
