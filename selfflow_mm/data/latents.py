@@ -161,12 +161,15 @@ class LatentDataset:
             name -> ids in order; buckets in the order of their first samples. A name has the grid of every modality,
             ``video 9x4x6 + audio 52``, and the same for as long as the folder is the same. No samples, no bucket.
         """
+        ids = self.having(modalities)
+        if ids and all(len(self._shapes[m]) == 1 for m in modalities):
+            return {" + ".join(self._names[m][0] for m in modalities): ids}
         found: dict[tuple[int, ...], list[int]] = {}
-        for i in self.having(modalities):
+        for i in ids:
             found.setdefault(tuple(self._shape(m, i) for m in modalities), []).append(i)
         return {
-            " + ".join(self._names[m][k] for m, k in zip(modalities, shapes, strict=True)): ids
-            for shapes, ids in found.items()
+            " + ".join(self._names[m][k] for m, k in zip(modalities, shapes, strict=True)): own
+            for shapes, own in found.items()
         }
 
     def place(self, modality: str, id: int) -> Tensor:

@@ -38,7 +38,7 @@ def sizes_of(
     found: dict[str, Any] = {}
     if "buckets" in data.info:
         for bucket in stated_buckets(data.info):
-            found = {**bucket.sizes, **found}
+            found.update({name: value for name, value in bucket.sizes.items() if name not in found})
         return found
     missing = set(data.info["modalities"] if look_at is None else ("video", "image", "audio"))
     for i in range(min(len(data), _LOOK)) if look_at is None else look_at[:_LOOK]:

@@ -108,7 +108,9 @@ class Batches:
 
     def _take(self, name: str, modalities: tuple[str, ...], count: int, step: int) -> list[int]:
         buckets = self._ids_by_cursor(name, modalities)
-        key = self._pick("bucket", step, {cursor: len(ids) for cursor, ids in buckets.items()})
+        key = next(iter(buckets))
+        if len(buckets) > 1:
+            key = self._pick("bucket", step, {cursor: len(ids) for cursor, ids in buckets.items()})
         first = self.cursors.get(key, 0)
         self.cursors[key] = first + count
         return [self._in_order(key, buckets[key], position) for position in range(first, first + count)]

@@ -317,6 +317,16 @@ def test_processes_write_what_one_writes(small_clips, small_tokenizers, tmp_path
     assert LatentDataset(tmp_path / "3").having(("video", "audio")) == list(range(8))
 
 
+def test_processes_write_several_sizes_as_one_does(mixed_clips, small_tokenizers, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PART", 5)
+    monkeypatch.setattr(module, "BATCH", 3)
+    command = ["encode", str(mixed_clips), "--video", small_tokenizers["video"], "--audio", small_tokenizers["audio"]]
+    for workers in ("0", "2"):
+        assert main([*command, "--out", str(tmp_path / workers), "--workers", workers, "--device", "cpu"]) == 0
+    assert files(tmp_path / "0") == files(tmp_path / "2")
+    assert len(LatentDataset(tmp_path / "2").buckets(("video",))) == 3
+
+
 #: A tokenizer, as an expression, whose process ends at clip 3 (its rectangle has 75 in red).
 DEADLY = """(lambda real: type("Deadly", (), {"spec": real.spec, "encode": lambda self, media:
 __import__("os")._exit(3) if any(abs(int(m.frames[0, 4, 12, 0]) - 75) < 10 for m in media)
