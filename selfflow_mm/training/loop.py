@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..conditions import Conditions
 from ..errors import UserError
 from ..flow.objectives import Objective
 from ..generation.pipeline import Pipeline, refuse_other_text, write_layout
@@ -15,7 +16,7 @@ from ..randomness import Randomness
 from . import ema, posthoc_ema
 from .batches import Batches
 from .checkpoint import latest_checkpoint
-from .config import TrainConfig
+from .config import DataConfig, TrainConfig
 from .encoders import build_features
 from .engine import as_called, run_steps
 from .parts import (
@@ -72,7 +73,16 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     start = latest_checkpoint(out / "checkpoints") if resume else None
     model, first_weights = _first_model(config, model_config, goes_on=start is not None)
 
-    with RunFolder(out, config=config, seed=config.run.seed, kind="transformer", resume=resume) as run:
+    run_folder = RunFolder(
+        out,
+        config=config,
+        seed=config.run.seed,
+        kind="transformer",
+        resume=resume,
+        trackers=config.run.trackers,
+        project=config.run.project,
+    )
+    with run_folder as run:
         half = config.run.weights == "float16"
         text_level = config.objective.text_level
         if run.changed:
@@ -114,12 +124,20 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
         def samples(step: int) -> None:
             _draw_samples(config, run, step, pipeline)
 
-        run_steps(config.run, config.optimizer, run, state, work, report=report, samples=samples)
+        trains = generated_by(config.data)
+        run_steps(config.run, config.optimizer, run, state, work, trains=trains, report=report, samples=samples)
         pipeline.model = teacher.cpu()
         about = {"steps": str(state.step), "seed": str(config.run.seed)}
         pipeline.save_pretrained(out / "model", half=half, metadata=about)
         report()
     return out / "model"
+
+
+def generated_by(data: DataConfig) -> set[str]:
+    """The modalities that the tasks of a run generate, as far as their batches are ever drawn."""
+    drawn = [source.tasks for source in data.sources.values() if source.ratio > 0]
+    tasks = {task for shares in drawn for task, share in shares.items() if share > 0}
+    return {modality for task in tasks for modality in Conditions.named(task).generate}
 
 
 def _first_model(

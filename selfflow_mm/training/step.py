@@ -33,7 +33,7 @@ class Work:
 def take_step(
     settings: RunConfig, optimizer: OptimizerConfig, state: State, work: Work, batch: Batch
 ) -> dict[str, Tensor]:
-    """One optimizer step and one step of every average."""
+    """One optimizer step and one step of every average; a bad step (:mod:`.guards`) changes none of them."""
     for group in state.optimizer.param_groups:
         group["lr"] = optimizer.lr_at(state.step, settings.steps)
     with torch.autocast(work.device.type, dtype=torch.bfloat16, enabled=work.dtype == torch.bfloat16):
@@ -41,13 +41,14 @@ def take_step(
     loss.backward()
     state.ranks.mean_gradients(state.model)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), optimizer.clip)
-    finite = bool(torch.isfinite(norm))
-    if finite:  # a bad gradient must not reach the weights that the caller may still save
+    # Losses are averaged before it is decided: one that is not finite in one process is so in all then.
+    values = {**state.ranks.mean({"loss": loss.detach(), **parts}), "grad_norm": norm.detach()}
+    good = state.guard.accepts(values, settings.spike)
+    if good:  # a bad gradient must not reach the weights that the caller may still save
         state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)  # now, so that gradients take no memory while activations do
-    if finite:
+    if good:
         ema.update(state.teacher, state.model, work.decay)
         if state.averages:
             state.averages.update(state.model, state.step + 1)
-    means = state.ranks.mean({"loss": loss.detach(), **parts})
-    return {**means, "grad_norm": norm.detach()}
+    return values

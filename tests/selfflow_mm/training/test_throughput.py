@@ -84,4 +84,5 @@ def test_rates_are_work_over_the_time_of_the_steps_alone(monkeypatch):
     rates = speed.take()
     assert rates["samples_per_second"] == pytest.approx(6 / 2.0)
     assert rates["tflops"] == pytest.approx(6 * speed.flops(data, 0) / 2.0 / 1e12)
-    assert speed.take() == {"samples_per_second": 0.0, "tflops": 0.0}
+    assert rates["tokens_per_second"] == pytest.approx(6 * (48 + 20 + 5) / 2.0) and "mfu" not in rates
+    assert speed.take() == {"samples_per_second": 0.0, "tokens_per_second": 0.0, "tflops": 0.0}

@@ -1,0 +1,117 @@
+"""Do the layers of every modality get the gradients they should, and only those?
+
+A modality's own layers are ``media_in.NAME`` and ``media_out.NAME``. What a run trains is known from its tasks; where
+the gradients say otherwise, something is detached, frozen or mixed up, and no loss curve would tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from ..flow.objectives import Batch
+from .ranks import Ranks
+
+IN, OUT = "media_in", "media_out"
+#: Log lines after which a modality that never came is missed.
+PATIENCE = 20
+
+
+class GradientWatch:
+    """Sums up, on the device, how large the gradients of the modalities' own layers are, from one log line to the next.
+
+    It looks when the optimizer steps, so that accumulated, averaged and sharded gradients are what it sees, and steps
+    that are skipped are not. Layers without a trainable parameter (frozen ones, with LoRA) are not watched.
+
+    Args:
+        model: the joint transformer.
+        trains: modalities that the run's tasks generate.
+        weights: of the modalities' losses; those not named count 1.
+    """
+
+    def __init__(self, model: nn.Module, trains: Collection[str], weights: Mapping[str, float]) -> None:
+        self.expected = {m for m in trains if weights.get(m, 1.0) != 0}
+        self._layers: dict[tuple[str, str], list[nn.Parameter]] = {}
+        for side in (IN, OUT):
+            for modality, layer in getattr(model, side).items():
+                if parameters := [p for p in layer.parameters() if p.requires_grad]:
+                    self._layers[side, modality] = parameters
+        self._sums: dict[tuple[str, str], Tensor] = {}
+        self._batches: dict[str, int] = {}
+        self._never = set(self.expected)
+        self._lines = self._steps = 0
+        self._moved: set[str] = set()
+
+    @contextmanager
+    def watching(self, optimizer: torch.optim.Optimizer) -> Iterator[GradientWatch]:
+        """Look at the gradients of every step of ``optimizer``."""
+        handle = optimizer.register_step_pre_hook(lambda *_: self._look())
+        try:
+            yield self
+        finally:
+            handle.remove()
+
+    @torch.no_grad()
+    def _look(self) -> None:
+        for key, parameters in self._layers.items():
+            for parameter in parameters:
+                if parameter.grad is None:
+                    continue
+                gradient = parameter.grad
+                size = (gradient.to_local() if isinstance(gradient, DTensor) else gradient).float().abs().sum()
+                self._sums[key] = self._sums[key] + size if key in self._sums else size
+
+    def add(self, batch: Batch) -> None:
+        """A good step had this batch."""
+        self._steps += 1
+        for modality in batch.conditions.generate:
+            self._batches[modality] = self._batches.get(modality, 0) + 1
+
+    def take(self, ranks: Ranks, device: torch.device) -> dict[str, str]:
+        """What is wrong since the last call, cause -> sentence. Called by all processes together."""
+        if not self._layers:
+            return {}
+        nothing = torch.zeros((), device=device)
+        # A part of a sharded gradient may be zero; the mean over processes is so only where all are.
+        means = ranks.mean({f"{side}.{m}": self._sums.get((side, m), nothing) for side, m in self._layers})
+        got = {name: mean > 0 for name, mean in zip(means, torch.stack([*means.values()]).tolist(), strict=True)}
+        found = dict(self._complaints(got))
+        self._moved |= {m for side, m in self._layers if side == OUT and got[f"{OUT}.{m}"]}
+        self._sums, self._batches = {}, {}
+        return found
+
+    def _complaints(self, got: Mapping[str, bool]) -> Iterator[tuple[str, str]]:
+        self._lines += 1
+        for modality in sorted(self.expected):
+            count = self._batches.get(modality, 0)
+            sides = [OUT] if count else []
+            # Output layers start at zero, and nothing before them gets a gradient until they have moved.
+            if count and modality in self._moved:
+                sides.append(IN)
+            for side in sides:
+                name = f"{side}.{modality}"
+                if not got.get(name, True):
+                    yield (
+                        f"no gradient: {name}",
+                        f"{modality} was generated in {count} batches since the last log line and {name} got no "
+                        "gradient: it is detached from the loss",
+                    )
+        self._never -= self._batches.keys()
+        if self._lines == PATIENCE:
+            for modality in sorted(self._never):
+                yield (
+                    f"never came: {modality}",
+                    f"{modality} should be trained and came in none of the last {self._steps} steps: look at the "
+                    "ratios of data.sources and the shares of their tasks",
+                )
+        for side, modality in self._layers:
+            if side == OUT and modality not in self.expected and got[f"{OUT}.{modality}"]:
+                yield (
+                    f"gradient: {OUT}.{modality}",
+                    f"{OUT}.{modality} got a gradient, and no task of the run generates {modality} with a weight "
+                    "above 0",
+                )
