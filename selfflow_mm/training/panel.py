@@ -186,8 +186,8 @@ class _Pace:
             self._first, self._since = step, self._now
 
     def left(self, step: int) -> str:
-        """As ``3:12:05``; empty where it is not known yet."""
-        if self._since is None or step <= self._first:
+        """As ``3:12:05``; empty where it is not known yet, or none is left."""
+        if self._since is None or not self._first < step < self._steps:
             return ""
         each = (self._now - self._since) / (step - self._first)
         return str(timedelta(seconds=round(each * (self._steps - step))))

@@ -78,14 +78,16 @@ class TensorBoard:
 
         for file in files:
             media = read_media(file)
-            pictures = {
-                "frames": None if media.video is None else film_strip(media.video),
-                "spectrogram": None if media.audio is None else spectrogram(media.audio),
-            }
+            pictures: dict[str, Any] = {}
+            if media.image is not None:
+                pictures["picture"] = media.image.pixels
+            if media.video is not None:
+                pictures["frames"] = film_strip(media.video).convert("RGB")
+            if media.audio is not None:
+                pictures["spectrogram"] = spectrogram(media.audio).convert("RGB")
             for kind, picture in pictures.items():
-                if picture is not None:
-                    pixels = np.asarray(picture.convert("RGB"))
-                    self._writer.add_image(f"samples/{file.stem}/{kind}", pixels, step, dataformats="HWC")
+                pixels = np.asarray(picture)
+                self._writer.add_image(f"samples/{file.stem}/{kind}", pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         self._writer.close()
