@@ -35,12 +35,15 @@ class GradientWatch:
 
     def __init__(self, model: nn.Module, trains: Collection[str], weights: Mapping[str, float]) -> None:
         self.expected = {m for m in trains if weights.get(m, 1.0) != 0}
-        self._layers: dict[tuple[str, str], list[nn.Parameter]] = {}
+        self._parameters: list[nn.Parameter] = []
+        self._layer_of: list[str] = []
         for side in (IN, OUT):
             for modality, layer in getattr(model, side).items():
-                if parameters := [p for p in layer.parameters() if p.requires_grad]:
-                    self._layers[side, modality] = parameters
-        self._sums: dict[tuple[str, str], Tensor] = {}
+                for parameter in layer.parameters():
+                    if parameter.requires_grad:
+                        self._parameters.append(parameter)
+                        self._layer_of.append(f"{side}.{modality}")
+        self._sums: dict[int, Tensor] = {}
         self._batches: dict[str, int] = {}
         self._never = set(self.expected)
         self._lines = self._steps = 0
@@ -57,13 +60,14 @@ class GradientWatch:
 
     @torch.no_grad()
     def _look(self) -> None:
-        for key, parameters in self._layers.items():
-            for parameter in parameters:
-                if parameter.grad is None:
-                    continue
-                gradient = parameter.grad
-                size = (gradient.to_local() if isinstance(gradient, DTensor) else gradient).float().abs().sum()
-                self._sums[key] = self._sums[key] + size if key in self._sums else size
+        found = {i: _local(p.grad) for i, p in enumerate(self._parameters) if p.grad is not None}
+        if not found:
+            return
+        sizes = dict(zip(found, torch._foreach_norm(list(found.values()), 1), strict=True))  # few kernels, no waiting
+        again = [i for i in sizes if i in self._sums]
+        if again:
+            torch._foreach_add_([self._sums[i] for i in again], [sizes[i] for i in again])
+        self._sums |= {i: size for i, size in sizes.items() if i not in self._sums}
 
     def add(self, batch: Batch) -> None:
         """A good step had this batch."""
@@ -73,14 +77,16 @@ class GradientWatch:
 
     def take(self, ranks: Ranks, device: torch.device) -> dict[str, str]:
         """What is wrong since the last call, cause -> sentence. Called by all processes together."""
-        if not self._layers:
+        if not self._parameters:
             return {}
-        nothing = torch.zeros((), device=device)
+        sums = {name: torch.zeros((), device=device) for name in self._layer_of}
+        for i, size in self._sums.items():
+            sums[self._layer_of[i]] = sums[self._layer_of[i]] + size.float()
         # A part of a sharded gradient may be zero; the mean over processes is so only where all are.
-        means = ranks.mean({f"{side}.{m}": self._sums.get((side, m), nothing) for side, m in self._layers})
+        means = ranks.mean(sums)
         got = {name: mean > 0 for name, mean in zip(means, torch.stack([*means.values()]).tolist(), strict=True)}
         found = dict(self._complaints(got))
-        self._moved |= {m for side, m in self._layers if side == OUT and got[f"{OUT}.{m}"]}
+        self._moved |= {name.removeprefix(f"{OUT}.") for name in got if name.startswith(OUT) and got[name]}
         self._sums, self._batches = {}, {}
         return found
 
@@ -108,10 +114,15 @@ class GradientWatch:
                     f"{modality} should be trained and came in none of the last {self._steps} steps: look at the "
                     "ratios of data.sources and the shares of their tasks",
                 )
-        for side, modality in self._layers:
-            if side == OUT and modality not in self.expected and got[f"{OUT}.{modality}"]:
+        for name, has in got.items():
+            side, modality = name.split(".", 1)
+            if has and side == OUT and modality not in self.expected:
                 yield (
-                    f"gradient: {OUT}.{modality}",
-                    f"{OUT}.{modality} got a gradient, and no task of the run generates {modality} with a weight "
-                    "above 0",
+                    f"gradient: {name}",
+                    f"{name} got a gradient, and no task of the run generates {modality} with a weight above 0",
                 )
+
+
+def _local(gradient: Tensor) -> Tensor:
+    """This process's part of a gradient."""
+    return gradient.to_local() if isinstance(gradient, DTensor) else gradient

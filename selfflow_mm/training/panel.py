@@ -13,8 +13,9 @@ from datetime import timedelta
 from typing import Any, Literal
 
 Numbers = Mapping[str, float]
-#: Seconds between two looks of the panel, and log lines that a trend shows.
-_PAUSE, _TREND = 0.25, 24
+#: Seconds from one drawing of the panel to the next (each takes a millisecond or two of the run), and log lines that a
+#: trend shows.
+_PAUSE, _TREND = 0.5, 24
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -78,7 +79,7 @@ class Plain(Quiet):
 
 
 class Panel(Quiet):
-    """A panel that is drawn again at most four times a second, by the training loop itself and no thread of its own."""
+    """A panel that is drawn again at most twice a second, by the training loop itself and no thread of its own."""
 
     def __init__(self, name: str, step: int, steps: int) -> None:
         from rich.console import Console

@@ -25,7 +25,9 @@ class BatchSource(Protocol):
         ...
 
     def numbers(self, name: str, batch: Batch) -> list[Any]:
-        """What the batch's samples are called in their source, for messages."""
+        """What the batch's samples are called in their source, for messages; in the order of rows, and of packed
+        samples within them.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -131,6 +131,8 @@ def _lengths(stream: TokenStream, ids: Tensor) -> Tensor | int:
     """Tokens of every sample of ``ids`` ``(B, S)``; one number where all have it by construction."""
     if stream.full:
         return stream.values.shape[1]
+    if ids.shape[1] == 1:
+        return stream.valid.sum(dim=1, keepdim=True)
     rows = torch.arange(len(ids)).unsqueeze(1) * ids.shape[1]
     places = (rows + stream.sample)[stream.valid]
     return torch.bincount(places, minlength=ids.numel()).view(ids.shape)
