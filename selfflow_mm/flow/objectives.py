@@ -175,7 +175,7 @@ class Batch:
         streams: modality -> clean tokens.
         conditions: the task they are trained for.
         text: the captions' tokens with drops already applied; class labels ``(B,)`` for the ImageNet transformer.
-        ids: ``(B,)`` global sample ids; ``(B, S)`` of packed rows, whose places without a sample may have any.
+        ids: ``(B,)`` global sample ids; ``(B, S)`` of packed rows, -1 where a row has fewer samples.
         lengths: of packed rows: stream (``text`` too) -> for each row the tokens of each of its samples, which lie end
             to end in the order of ``ids``; None: a sample per row.
         weights: of samples in the loss, as ``ids``; None: all count 1.

@@ -215,6 +215,14 @@ class RunConfig:
         keep: checkpoints kept.
         prompts: captions of the samples drawn during training.
         weights: how the exported weights are stored; checkpoints are always float32.
+        skip_steps: bad steps (a loss or gradient that is not finite, or a spike) that are skipped in a row before the
+            run saves and stops; 0 stops at the first, without saving.
+        spike: a gradient norm above so many times the median of the last 100 steps is a spike; 0 looks for none.
+        console: how a run shows itself: a live ``panel``, ``plain`` lines, nothing (``quiet``); ``auto`` is the panel
+            on a terminal and lines elsewhere.
+        trackers: what the log goes to beside log.jsonl: ``tensorboard`` (where it is installed), ``wandb``,
+            ``trackio``.
+        project: of wandb and trackio; the run's name there is its folder's.
     """
 
     steps: int = 1000
@@ -236,8 +244,19 @@ class RunConfig:
     keep: int = 2
     prompts: tuple[str, ...] = ()
     weights: Literal["float32", "float16"] = "float32"
+    skip_steps: int = 0
+    spike: float = 0.0
+    console: Literal["auto", "panel", "plain", "quiet"] = "auto"
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ("tensorboard",)
+    project: str = "selfflow-mm"
 
     def __post_init__(self) -> None:
+        if self.skip_steps < 0:
+            raise UserError(f"skip_steps counts steps and cannot be negative, got {self.skip_steps}")
+        if self.spike and not self.spike > 1:
+            raise UserError(f"spike is a multiple of the usual gradient norm above 1, or 0 for none; got {self.spike}")
+        if len(set(self.trackers)) < len(self.trackers) or not self.project:
+            raise UserError("trackers names each tracker once, and project has a name")
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1 or self.keep < 1:
             raise UserError("steps, log_every, save_every and keep are at least 1")
         if self.accumulate < 1:

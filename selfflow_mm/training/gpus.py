@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 
 from ..errors import UserError
@@ -43,6 +44,24 @@ GPUS: dict[str, Gpu] = {
         "NVIDIA GeForce RTX 4090", 24e9, 165.2e12, 1008e9, 64e9, "NVIDIA Ada GPU architecture whitepaper (2022)"
     ),
 }
+
+
+#: What drivers call the devices of the table. Others of the same name in part (PCIe and NVL cards, laptops, slices of a
+#: GPU) have other rates and are not known.
+_REPORTED = {
+    "a100": r"NVIDIA A100-(SXM4|PCIE|SXM)-(40|80)GB|NVIDIA A100 80GB PCIe",  # the same rate in all of them
+    "h100": r"NVIDIA H100 80GB HBM3",
+    "h200": r"NVIDIA H200",
+    "b200": r"NVIDIA B200",
+    "mi300x": r"AMD Instinct MI300X( OAM)?",
+    "l40s": r"NVIDIA L40S",
+    "rtx4090": r"NVIDIA GeForce RTX 4090",
+}
+
+
+def reported_gpu(name: str) -> Gpu | None:
+    """The GPU that ``torch.cuda.get_device_name`` gives this name, or None where its rate is not known."""
+    return next((GPUS[key] for key, pattern in _REPORTED.items() if re.fullmatch(pattern, name)), None)
 
 
 def gpu(name: str) -> Gpu:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..conditions import Conditions
 from ..errors import UserError
 from ..flow.objectives import Objective
 from ..generation.pipeline import Pipeline, refuse_other_text, write_layout
@@ -15,7 +16,7 @@ from ..models.joint import JointConfig, JointTransformer
 from ..randomness import Randomness
 from . import ema, posthoc_ema
 from .checkpoint import latest_checkpoint
-from .config import TrainConfig
+from .config import DataConfig, TrainConfig
 from .encoders import build_features
 from .engine import as_called, run_steps
 from .parts import (
@@ -92,7 +93,15 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
 
     run = None
     if ranks.first:
-        run = RunFolder(out, config=config, seed=config.run.seed, kind="transformer", resume=resume)
+        run = RunFolder(
+            out,
+            config=config,
+            seed=config.run.seed,
+            kind="transformer",
+            resume=resume,
+            trackers=config.run.trackers,
+            project=config.run.project,
+        )
     try:
         half = config.run.weights == "float16"
         text_level = config.objective.text_level
@@ -141,8 +150,9 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
             with torch.autocast(device.type, dtype, enabled=sharded(teacher) and dtype != torch.float32):
                 _draw_samples(config, run, step, pipeline)
 
+        trains = generated_by(config.data)
         with _made_ahead(config, state, device):
-            run_steps(config.run, config.optimizer, run, state, work, report=report, samples=samples)
+            run_steps(config.run, config.optimizer, run, state, work, trains=trains, report=report, samples=samples)
         weights = whole_on_cpu(teacher)
         if run:
             pipeline.model = with_weights(model_config, weights)
@@ -162,6 +172,13 @@ def _made_ahead(config: TrainConfig, state: State, device: torch.device) -> Abst
         return nullcontext()
     state.batches = batches = Prefetched(state.batches, config.run.prefetch, pin=device.type == "cuda")
     return batches
+
+
+def generated_by(data: DataConfig) -> set[str]:
+    """The modalities that the tasks of a run generate, as far as their batches are ever drawn."""
+    drawn = [source.tasks for source in data.sources.values() if source.ratio > 0]
+    tasks = {task for shares in drawn for task, share in shares.items() if share > 0}
+    return {modality for task in tasks for modality in Conditions.named(task).generate}
 
 
 def _first_model(

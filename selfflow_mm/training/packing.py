@@ -179,7 +179,7 @@ class PackedBatches(Batches):
         lengths = {m: [[item.tokens.get(m, 0) for item in row] for row in rows] for m in (*present, "text")}
         text = TokenStream.pad([self._text(row) for row in rows])
         most = max(map(len, rows))
-        ids = torch.zeros(len(rows), most, dtype=torch.int64)
+        ids = torch.full((len(rows), most), -1)
         weights = torch.ones(len(rows), most)
         for r, row in enumerate(rows):
             ids[r, : len(row)] = torch.tensor([item.id + self._offsets[item.source] for item in row])

@@ -10,7 +10,7 @@ from ..config import dump_yaml
 from ..data.reading import read_media
 from ..evaluation.page import Card, MediaKind, Page, film_strip, spectrogram
 from .config import TrainConfig
-from .run_folder import read_log
+from .run_folder import read_log, read_warnings
 
 KINDS: dict[str, MediaKind] = {".mp4": "video", ".wav": "audio", ".png": "image"}
 
@@ -26,6 +26,7 @@ def write_report(run: Path, config: TrainConfig, title: str) -> Path:
     for folder in newest:
         page.heading(f"Samples at step {int(folder.name.removeprefix('step-')):,}")
         page.cards([_card(path, config) for path in sorted(folder.iterdir()) if path.suffix in KINDS])
+    add_warnings(page, run)
     add_curves(page, lines)
     add_configuration(page, config)
     path = run / "report.html"
@@ -41,7 +42,11 @@ def add_curves(page: Page, lines: list[dict[str, Any]]) -> None:
         "Gradient norm": r"grad_norm",
         "Learning rate": r"lr",
         "Samples per second": r"samples_per_second",
+        "Tokens per second, media and text, without padding": r"tokens_per_second",
         "Arithmetic of the model, TFLOP per second": r"tflops",
+        "MFU: that as a share of the device's peak": r"mfu",
+        "Padding: share of tokens": r"padding(/.*)?",
+        "Skipped steps since the line before": r"skipped",
     }
     if len(lines) > 1:
         page.heading("Curves")
@@ -50,6 +55,13 @@ def add_curves(page: Page, lines: list[dict[str, Any]]) -> None:
         series = {k: _column(lines, k) for k in keys}
         if len(lines) > 1 and series:
             page.curve(name, series)
+
+
+def add_warnings(page: Page, run: Path) -> None:
+    """What the run had to complain of, if it had."""
+    if warnings := read_warnings(run):
+        page.heading("Warnings")
+        page.table([[line["step"], line["warning"]] for line in warnings], ["step", ""])
 
 
 def add_configuration(page: Page, config: object) -> None:
@@ -77,7 +89,7 @@ def _card(path: Path, config: TrainConfig) -> Card:
     kind = KINDS[path.suffix]
     return Card(
         prompts[int(number) % len(prompts)] or "(no caption)",
-        path,
+        path.read_bytes(),  # in the page, which is then whole wherever it is sent
         kind,
         tuple(pictures),
         {"task": task, "seed": config.run.seed},

@@ -13,6 +13,7 @@ from ..flow.objectives import Batch
 from ..models.joint import JointTransformer
 from . import posthoc_ema
 from .checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, save_checkpoint
+from .guards import Guard
 from .ranks import Ranks
 
 
@@ -24,7 +25,9 @@ class BatchSource(Protocol):
         ...
 
     def numbers(self, name: str, batch: Batch) -> list[Any]:
-        """What the batch's samples are called in their source, for messages."""
+        """What the batch's samples are called in their source, for messages; in the order of rows, and of packed
+        samples within them.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -45,6 +48,7 @@ class State:
     averages: posthoc_ema.PowerAverages | None = None
     step: int = 0
     ranks: Ranks = field(default_factory=Ranks)
+    guard: Guard = field(default_factory=Guard)
 
     def save(self, folder: Path, keep: int) -> None:
         tensors = {
@@ -57,7 +61,9 @@ class State:
         if self.ranks.first:
             # Where all processes are at the same place, any number of them can go on from it.
             same = all(place == places[0] for place in places)
-            save_checkpoint(folder, self.step, tensors, places[0] if same else {"ranks": places}, keep)
+            guard = self.guard.state_dict()
+            place = {**(places[0] if same else {"ranks": places}), **({"guard": guard} if guard else {})}
+            save_checkpoint(folder, self.step, tensors, place, keep)
         self.ranks.wait()
 
     def load(self, path: Path) -> None:
@@ -70,6 +76,7 @@ class State:
         load_optimizer_tensors(self.optimizer, self.model, tensors["optimizer"])
         if self.averages:
             self.averages.load(tensors, path)
+        self.guard.load_state_dict(state.pop("guard", {}))
         places = state.get("ranks", [state] * self.ranks.world)
         if len(places) != self.ranks.world:
             raise UserError(

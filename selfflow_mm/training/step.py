@@ -36,7 +36,8 @@ class Work:
 def take_step(
     settings: RunConfig, optimizer: OptimizerConfig, state: State, work: Work, batch: Batch
 ) -> dict[str, Tensor]:
-    """One optimizer step and one step of every average, on this process's part of a batch.
+    """One optimizer step and one step of every average, on this process's part of a batch; a bad step
+    (:mod:`.guards`) changes none of them.
 
     The step is that of the whole batch: each pass of each process divides by what the loss counts in all of them, so
     that the parts sum to the whole, however it is shared.
@@ -58,16 +59,18 @@ def take_step(
     if not sharded(state.model):
         ranks.mean_gradients(state.model)
     norm = whole(torch.nn.utils.clip_grad_norm_(state.model.parameters(), optimizer.clip))
-    finite = bool(torch.isfinite(norm))
-    if finite:  # a bad gradient must not reach the weights that the caller may still save
+    extra = {} if batch.lengths is None else {k: torch.tensor(v, device=work.device) for k, v in padding(batch).items()}
+    # Summed over processes before it is decided: a loss that is not finite in one of them is so in all then.
+    values = {**ranks.sum(report), **ranks.mean(extra), "grad_norm": norm.detach()}
+    good = state.guard.accepts(values, settings.spike)
+    if good:  # a bad gradient must not reach the weights that the caller may still save
         state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)  # now, so that gradients take no memory while activations do
-    if finite:
+    if good:
         ema.update(state.teacher, state.model, work.decay)
         if state.averages:
             state.averages.update(state.model, state.step + 1)
-    extra = {} if batch.lengths is None else {k: torch.tensor(v) for k, v in padding(batch).items()}
-    return {**ranks.sum(report), **ranks.mean(extra), "grad_norm": norm.detach()}
+    return values
 
 
 def passes(batch: Batch, count: int) -> list[Batch]:

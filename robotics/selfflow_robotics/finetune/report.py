@@ -9,7 +9,7 @@ from typing import Any
 
 from selfflow_mm.data.reading import read_media
 from selfflow_mm.evaluation.page import Card, Page, film_strip
-from selfflow_mm.training.report import add_configuration, add_curves
+from selfflow_mm.training.report import add_configuration, add_curves, add_warnings
 from selfflow_mm.training.run_folder import read_log
 
 from .config import FinetuneConfig
@@ -35,6 +35,7 @@ def write_robot_report(run: Path, config: FinetuneConfig, title: str) -> Path:
     if folders and (films := sorted(folders[-1].glob("world-*.mp4"))):
         page.heading("Held-out clips: truth above, imagined from the first picture and the actions below")
         page.cards([_card(film) for film in films])
+    add_warnings(page, run)
     add_curves(page, lines)
     add_configuration(page, config)
     path = run / "report.html"
@@ -75,4 +76,4 @@ def _metrics(page: Page, found: dict[str, Any]) -> None:
 def _card(film: Path) -> Card:
     media = read_media(film)
     pictures = (film_strip(media.video, height=192),) if media.video is not None else ()
-    return Card(film.stem, film, "video", pictures)
+    return Card(film.stem, film.read_bytes(), "video", pictures)

@@ -34,6 +34,7 @@ from selfflow_mm.training.ranks import Ranks, joined
 from selfflow_mm.training.run_folder import RunFolder, refuse_taken
 from selfflow_mm.training.state import State
 from selfflow_mm.training.step import Work
+from selfflow_mm.training.trackers import require_trackers
 from selfflow_mm.weights import find_weights
 from selfflow_tokenizers import ByteTextEncoder, load_tokenizer
 from selfflow_tokenizers.media import Video
@@ -43,7 +44,7 @@ from selfflow_tokenizers.text_cache import CachedTextEncoder
 
 from ..adapter.model import RobotModel
 from ..adapter.spec import RobotSpec
-from ..adapter.tasks import VIDEO
+from ..adapter.tasks import TASKS, VIDEO
 from .batches import RobotBatches
 from .config import FinetuneConfig
 from .latents import CachedWindows, encode_episodes
@@ -87,6 +88,7 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
     device, tokenizer, text_encoder = _place_and_encoders(config)
     data = open_data(config)
     # What may be wrong is looked at before there is a folder.
+    require_trackers(config.run.trackers)
     if not resume and ranks.first:
         refuse_taken(out)
     elif resume and (out / "model" / "config.json").exists():
@@ -106,7 +108,17 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
     held_out = episodes_of(data.held_out_files, data.held_out) if ranks.first else []
     model, first_weights = _first_model(config, model_config, out if start else None, quiet=not ranks.first)
 
-    run = RunFolder(out, config=config, seed=config.run.seed, kind=KIND, resume=resume) if ranks.first else None
+    run = None
+    if ranks.first:
+        run = RunFolder(
+            out,
+            config=config,
+            seed=config.run.seed,
+            kind=KIND,
+            resume=resume,
+            trackers=config.run.trackers,
+            project=config.run.project,
+        )
     try:
         if run:
             if run.changed:
@@ -164,7 +176,8 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
             _write_json(folder / OFFLINE_FILE, found.numbers)
             _write_films(folder, found, spec)
 
-        run_steps(config.run, config.optimizer, run, state, work, report=report, samples=samples)
+        trains = {modality for name in config.trained for modality in TASKS[name].conditions().generate}
+        run_steps(config.run, config.optimizer, run, state, work, trains=trains, report=report, samples=samples)
         if run:
             found = _measured(config, robot, held_out)
             run.write(OFFLINE_FILE, found.numbers)

@@ -20,6 +20,9 @@ from tests.robotics.tiny_robot import config
 #: The average and the rate must not depend on how long the run is to be; the clip is under every gradient.
 SETTINGS = ["run.ema_decay=0.5", "run.log_every=1", "optimizer.clip=0.05", "optimizer.lr=1e-4"]
 
+#: What a line says of time, and what is compared exactly.
+TOLD_APART = {"seconds", "samples_per_second", "tokens_per_second", "tflops", "step", "lr"}
+
 
 def together(processes: int, *arguments: str) -> None:
     """``selfflow-mm finetune-robot`` under torchrun."""
@@ -60,8 +63,8 @@ def test_two_processes_take_the_steps_of_one(runs):
     _, one, two = runs
     for a, b in zip(log(one), log(two), strict=True):
         assert a["step"] == b["step"] and a["lr"] == b["lr"]
-        shared = a.keys() - {"seconds", "samples_per_second", "tflops", "step", "lr"}
-        assert shared == b.keys() - {"seconds", "samples_per_second", "tflops", "step", "lr"}
+        shared = a.keys() - TOLD_APART
+        assert shared == b.keys() - TOLD_APART
         assert {"loss", "l_rep", "grad_norm"} <= shared
         for name in shared:
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-5), (a["step"], name)

@@ -158,7 +158,7 @@ def test_a_killed_run_ends_in_the_bits_of_one_that_was_not(dot_config, clip_toke
     assert (tmp_path / "whole/latents").exists() == (way == "kept latents")
     whole, cut = log(tmp_path / "whole"), log(tmp_path / "cut")
     assert [line["step"] for line in whole] == [line["step"] for line in cut] == [2, 4, 6]
-    timed = ("seconds", "samples_per_second", "tflops")
+    timed = ("seconds", "samples_per_second", "tokens_per_second", "tflops")
     assert {k: v for k, v in whole[-1].items() if k not in timed} == {
         k: v for k, v in cut[-1].items() if k not in timed
     }

@@ -71,7 +71,7 @@ def test_a_run_killed_at_any_step_and_resumed_ends_in_the_bits_of_one_that_was_n
 
     def scalars(out: Path) -> list[dict]:
         lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-        timed = ("seconds", "samples_per_second", "tflops")
+        timed = ("seconds", "samples_per_second", "tokens_per_second", "tflops")
         return [{k: v for k, v in line.items() if k not in timed} for line in lines]
 
     whole, cut = scalars(tmp_path / "whole"), scalars(tmp_path / "cut")
