@@ -53,7 +53,7 @@ def read_media(path_or_bytes: Source) -> Clip:
         video = audio = None
         if file.has_video:
             fps = file.fps
-            frames = list(constant_rate(file.frames(), fps))
+            frames = list(constant_rate(file.frames(sound_next=file.has_audio), fps))
             if file.variable:
                 notes.add(f"variable frame rate: resampled to {fps:.4g} frames per second")
             video = Video(torch.from_numpy(np.stack(frames)), fps)
