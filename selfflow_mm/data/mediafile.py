@@ -87,6 +87,26 @@ class MediaFile:
         rate = self._video.average_rate or self._video.guessed_rate or Fraction(25)
         return float(rate)
 
+    @property
+    def source(self) -> Path | str | bytes:
+        return self._source
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the picture's."""
+        assert self._video is not None
+        return self._video.codec_context.name
+
+    @property
+    def plain(self) -> bool:
+        """Whether pictures are upright, of square pixels and of 8 bits in the usual range; decodes the first."""
+        assert self._video is not None
+        frame = next(iter(self._decode("video")), None)
+        if frame is None or is_high(frame) or abs(self.pixel_aspect - 1) > 1e-3:
+            return False
+        upright = np.array_equal(display_matrix(frame, self._video), np.eye(2))
+        return upright and all(component.bits == 8 for component in frame.format.components)
+
     def stated(self, kind: str) -> float | None:
         """Seconds that the header says the ``video`` or ``audio`` is; None where it does not say."""
         stream = self._video if kind == "video" else self._audio
@@ -156,7 +176,7 @@ class MediaFile:
                 threads=1,
             )
             pixels = rgb.to_ndarray()
-            if is_high(frame):
+            if rgb.format.name == "rgb48le":
                 pixels = to_srgb(pixels, int(frame.color_trc), int(frame.color_primaries))
             yield seconds, shown, pixels if upright else orient(pixels, orientation)
         if not self.times:
