@@ -38,7 +38,7 @@ def rgb_format(frame: Any, name: str) -> str:
     Raises:
         UserError: pixels are floating point (EXR, Radiance): nothing says which of their values is white.
     """
-    if re.search(r"f(16|32)(le|be)?$", frame.format.name):
+    if _is_floating(frame.format.name):
         raise UserError(
             f"{name} holds floating-point pixels, of which none is known to be white; "
             "tone-map it to 8 or 16 bits, or to PQ or HLG, first"
@@ -59,6 +59,11 @@ def to_srgb(codes: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
     if primaries != 1:
         light = light @ np.array(_TO_709.get(primaries, _TO_709[9]), np.float32).T
     return _srgb()[(light.clip(0, 1) * 65535 + 0.5).astype(np.uint16)]
+
+
+@cache
+def _is_floating(pixel_format: str) -> bool:
+    return bool(re.search(r"f(16|32)(le|be)?$", pixel_format))
 
 
 @cache

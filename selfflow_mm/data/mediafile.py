@@ -62,6 +62,7 @@ class MediaFile:
         self.times: list[float] = []  # of the frames decoded so far, in seconds from the first
         self._source = source if isinstance(source, Path | str | bytes) else source.read()
         self._threads = threads
+        self._heard: list[Any] | None = None  # the sound's packets, met on the way through the picture's
         self._origin: float | None = None  # time stamp of the first frame
         self._open()
 
@@ -85,6 +86,26 @@ class MediaFile:
         assert self._video is not None
         rate = self._video.average_rate or self._video.guessed_rate or Fraction(25)
         return float(rate)
+
+    @property
+    def source(self) -> Path | str | bytes:
+        return self._source
+
+    @property
+    def codec(self) -> str:
+        """FFmpeg's name of the picture's."""
+        assert self._video is not None
+        return self._video.codec_context.name
+
+    @property
+    def plain(self) -> bool:
+        """Whether pictures are upright, of square pixels and of 8 bits in the usual range; decodes the first."""
+        assert self._video is not None
+        frame = next(iter(self._decode("video")), None)
+        if frame is None or is_high(frame) or abs(self.pixel_aspect - 1) > 1e-3:
+            return False
+        upright = np.array_equal(display_matrix(frame, self._video), np.eye(2))
+        return upright and all(component.bits == 8 for component in frame.format.components)
 
     def stated(self, kind: str) -> float | None:
         """Seconds that the header says the ``video`` or ``audio`` is; None where it does not say."""
@@ -111,13 +132,15 @@ class MediaFile:
         return bool(np.abs(steps - usual).max() > max(0.0015, usual / 10))
 
     def frames(
-        self, scale: Callable[[float, float], tuple[int, int]] | None = None
+        self, scale: Callable[[float, float], tuple[int, int]] | None = None, *, sound_next: bool = False
     ) -> Iterator[tuple[float, float, np.ndarray]]:
         """Yield (seconds since the first frame, seconds it is shown, upright uint8 ``(H, W, 3)``).
 
         Args:
             scale: given the upright picture's height and width in square pixels, the height and width to deliver;
                 None keeps the stored pixels.
+            sound_next: the whole sound is read after the last frame: its packets (compressed) are kept on the way, so
+                that the file is opened and gone through once.
         """
         assert self._video is not None
         nominal = 1 / self.fps
@@ -125,9 +148,10 @@ class MediaFile:
         orientation = None
         size: tuple[int, int] | None = None
         self.times = []
-        for frame in self._decode("video"):
+        for frame in self._decode("video", sound_next):
             if orientation is None:
                 orientation = display_matrix(frame, self._video)
+                upright = np.array_equal(orientation, np.eye(2))
                 size = self._stored_size(frame, orientation, scale)
                 self._look(frame, orientation)
             if frame.pts is not None:
@@ -152,9 +176,9 @@ class MediaFile:
                 threads=1,
             )
             pixels = rgb.to_ndarray()
-            if is_high(frame):
+            if rgb.format.name == "rgb48le":
                 pixels = to_srgb(pixels, int(frame.color_trc), int(frame.color_primaries))
-            yield seconds, shown, orient(pixels, orientation)
+            yield seconds, shown, pixels if upright else orient(pixels, orientation)
         if not self.times:
             raise UserError(f"{self.name} has a video stream, but no frame of it can be decoded")
 
@@ -208,8 +232,11 @@ class MediaFile:
         duration, base = self._audio.duration, self._audio.time_base
         given = 0
         held: list[tuple[np.ndarray, int, float]] = []  # what lies after the stated end
+        seconds = duration * base if duration and base else 0  # a fraction: exact, and slow
+        stated, rate_of_it = 0, 0
         for block, rate, start in self._stored():
-            stated = round(duration * base * rate) if duration and base else 0
+            if rate != rate_of_it:
+                stated, rate_of_it = round(seconds * rate), rate
             room = max(0, stated - given) if stated else block.shape[1]
             given += block.shape[1]
             if room:
@@ -218,7 +245,7 @@ class MediaFile:
                 held.append((block[:, room:], rate, start))
             if held and given - stated >= _PADDING:
                 yield from held
-                held, duration = [], None  # more than padding: the statement is wrong, not the sound
+                held, seconds, rate_of_it = [], 0, 0  # more than padding: the statement is wrong, not the sound
 
     def _stored(self) -> Iterator[tuple[np.ndarray, int, float]]:
         """Blocks ``(channels, samples)`` with gaps as silence, the sample rate, and the first one's time stamp."""
@@ -262,20 +289,38 @@ class MediaFile:
             next(self.frames(), None)
         return self._origin
 
-    def _decode(self, kind: str) -> Iterator[Any]:
+    def _packets(self, stream: Any, keep_sound: bool) -> Iterator[Any]:
+        """The stream's packets, from its start."""
+        if stream is self._audio and self._heard is not None:
+            heard, self._heard = self._heard, None  # once: after its last packet a decoder takes no more
+            yield from heard
+            return
+        if not keep_sound or self._audio is None:
+            yield from self._container.demux(stream)
+            return
+        met = []
+        for packet in self._container.demux(stream, self._audio):
+            if packet.stream is stream:
+                yield packet
+            else:
+                met.append(packet)
+        self._heard = met
+
+    def _decode(self, kind: str, keep_sound: bool = False) -> Iterator[Any]:
         """Decode the video or audio stream from its start; the rule on damage is in ``data.reading``."""
-        if not self._fresh:  # opened again, because seeking to the start loses WebM's first block of sound
+        kept = kind == "audio" and self._heard is not None
+        if not (self._fresh or kept):  # opened again, because seeking to the start loses WebM's first block of sound
             self._container.close()
             self._open()
+            self._heard = None
         self._fresh = False
         stream: Any = self._video if kind == "video" else self._audio
         self._tick = float(stream.time_base or 0)  # seconds per unit of its time stamps
         end = 0.0
         begin: float | None = None
         trouble = ""
-        packets = self._container.demux(stream)
         try:
-            for packet in packets:
+            for packet in self._packets(stream, keep_sound):
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise av.error.InvalidDataError(0, "a corrupt frame")

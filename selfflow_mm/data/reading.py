@@ -12,11 +12,13 @@ PyAV (FFmpeg) reads videos and sounds, Pillow still images. What is changed on t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from selfflow_mm.data.decoders import Frame, chosen, decoder_for
 from selfflow_mm.data.mediafile import MediaFile, Notes, Source
 from selfflow_mm.data.resampling import constant_rate
 from selfflow_mm.data.stills import is_still, read_still
@@ -26,6 +28,7 @@ from selfflow_tokenizers.media import Audio, Image, Video
 VIDEO_ENDINGS = frozenset("mp4 m4v mkv mov webm avi mpg mpeg gif ts".split())
 AUDIO_ENDINGS = frozenset("wav flac mp3 ogg opus m4a aac".split())
 IMAGE_ENDINGS = frozenset("jpg jpeg png webp bmp tif tiff avif".split())
+_LACKING = 0.2  # seconds by which another decoder's frames may end apart from the stated end
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,22 @@ class Clip:
     audio: Audio | None = None
     image: Image | None = None
     notes: tuple[str, ...] = ()
+
+
+def _frames(file: MediaFile) -> Iterable[Frame]:
+    """The pictures, by the decoder that was chosen where it can read them as PyAV would, else by PyAV."""
+    if chosen() != "pyav" and (other := decoder_for(file.codec, plain=file.plain)) is not None:
+        try:
+            frames = list(other.frames(file.source, 1))
+        except Exception as error:  # whatever a library raises; PyAV then says what is wrong with the file
+            file.notes.add(f"read by PyAV: {other.package} cannot ({type(error).__name__})")
+        else:
+            stated = file.stated("video")
+            if frames and (stated is None or abs(frames[-1][0] + frames[-1][1] - stated) < _LACKING):
+                file.times = [seconds for seconds, _, _ in frames]
+                return frames
+            file.notes.add(f"read by PyAV: {other.package} gives other times than the file states")
+    return file.frames(sound_next=file.has_audio)
 
 
 def read_media(path_or_bytes: Source) -> Clip:
@@ -53,7 +72,7 @@ def read_media(path_or_bytes: Source) -> Clip:
         video = audio = None
         if file.has_video:
             fps = file.fps
-            frames = list(constant_rate(file.frames(), fps))
+            frames = list(constant_rate(_frames(file), fps))
             if file.variable:
                 notes.add(f"variable frame rate: resampled to {fps:.4g} frames per second")
             video = Video(torch.from_numpy(np.stack(frames)), fps)

@@ -19,7 +19,7 @@ def planar(frame: av.AudioFrame) -> np.ndarray:
         return (samples.astype(np.float32) - 128) / 128
     if samples.dtype.kind == "i":
         return samples.astype(np.float32) / np.float32(2.0 ** (8 * samples.dtype.itemsize - 1))
-    return samples.astype(np.float32)
+    return samples.astype(np.float32, copy=False)
 
 
 def is_cover(stream: VideoStream) -> bool:

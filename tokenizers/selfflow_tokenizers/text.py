@@ -120,13 +120,9 @@ class ByteTextEncoder:
     def encode(self, texts: Sequence[str]) -> TokenStream:
         """Texts -> values ``(B, N, channels)``, positions ``(0, 0, 0, index)``; short rows end in padding."""
         check_texts(texts)
-        codes = _codes(self.spec.channels)
-        values = []
-        for text in texts:
-            pieces = self._pieces(text)
-            value = np.stack([codes[np.arange(len(p)), p].sum(axis=0) / len(p) ** 0.5 for p in pieces])
-            values.append(torch.from_numpy(value.astype(np.float32)))
-        return as_stream(values)
+        channels = self.spec.channels
+        rows = ([_value(channels, tuple(piece)) for piece in self._pieces(text)] for text in texts)
+        return as_stream([torch.from_numpy(np.stack(row)) for row in rows])
 
     def _pieces(self, text: str) -> list[list[int]]:
         return [*split(text)[: self.max_tokens - 1], [_END]]
@@ -143,12 +139,14 @@ def check_texts(texts: Sequence[str]) -> None:
 
 def as_stream(values: Sequence[Tensor]) -> TokenStream:
     """Values ``(N, C)`` of each text -> one stream; tokens are counted by their index."""
-    streams = []
-    for value in values:
-        positions = torch.zeros(len(value), 4)
-        positions[:, 3] = torch.arange(len(value))
-        streams.append(TokenStream.dense(value[None], positions))
-    return TokenStream.pad(streams)
+    if not values:
+        return TokenStream.pad([])  # refuses
+    padded = torch.nn.utils.rnn.pad_sequence(list(values), batch_first=True)
+    index = torch.arange(padded.shape[1]).expand(padded.shape[:2])
+    valid = index < torch.tensor([[len(value)] for value in values])
+    positions = torch.zeros(*padded.shape[:2], 4)
+    positions[..., 3] = index * valid
+    return TokenStream(padded, positions, valid.long() - 1, full=bool(valid.all()))
 
 
 def split(text: str) -> list[list[int]]:
@@ -159,6 +157,13 @@ def split(text: str) -> list[list[int]]:
         pieces.append(data[:PIECE_BYTES])
         pieces += [[_INNER, *data[i : i + PIECE_BYTES]] for i in range(PIECE_BYTES, len(data), PIECE_BYTES)]
     return pieces
+
+
+@lru_cache(maxsize=1 << 14)
+def _value(channels: int, piece: tuple[int, ...]) -> np.ndarray:
+    """A piece's value ``(channels,)`` float32: words come again and again."""
+    codes = _codes(channels)[np.arange(len(piece)), piece]
+    return (codes.sum(axis=0) / len(piece) ** 0.5).astype(np.float32)
 
 
 @lru_cache(maxsize=4)
