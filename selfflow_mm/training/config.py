@@ -176,7 +176,10 @@ class RunConfig:
         device: ``auto`` (CUDA, else MPS, else CPU), or a torch device.
         threads: CPU threads for torch; 0 leaves its choice. Exact resume needs the same number.
         log_every, save_every, sample_every: in steps; 0 turns samples off.
-        keep: checkpoints kept.
+        keep: the last so many checkpoints are kept.
+        keep_every: checkpoints at multiples of so many steps are kept beside them; 0: none.
+        async_save: train on while a checkpoint is written, at the price of a copy of it in host memory.
+        retry_seconds: for so long a checkpoint that cannot be written is tried again before the run stops.
         prompts: captions of the samples drawn during training.
         weights: how the exported weights are stored; checkpoints are always float32.
     """
@@ -196,12 +199,22 @@ class RunConfig:
     save_every: int = 500
     sample_every: int = 0
     keep: int = 2
+    keep_every: int = 0
+    async_save: bool = True
+    retry_seconds: float = 300.0
     prompts: tuple[str, ...] = ()
     weights: Literal["float32", "float16"] = "float32"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.log_every < 1 or self.save_every < 1 or self.keep < 1:
             raise UserError("steps, log_every, save_every and keep are at least 1")
+        if self.keep_every < 0 or self.keep_every % self.save_every:
+            raise UserError(
+                f"keep_every is a multiple of save_every ({self.save_every}), or checkpoints would not fall on it; "
+                f"got {self.keep_every}"
+            )
+        if not 0 <= self.retry_seconds < float("inf"):
+            raise UserError(f"retry_seconds is a number of seconds, got {self.retry_seconds}")
         if self.seed < 0 or self.seed >= 2**64:
             raise UserError(f"seed lies in [0, 2**64), got {self.seed}")
         if self.compile and self.attention == "varlen":

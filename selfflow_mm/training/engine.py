@@ -75,7 +75,7 @@ def run_steps(
     steps, meter, speed = settings.steps, Meter(), _speed(state, work)
     kept, ranks = settings.posthoc_ema, state.ranks
     bar = tqdm(total=steps, initial=state.step, desc="training", unit="step", disable=not ranks.first)
-    with stop_requests() as asked, bar as progress:
+    with stop_requests() as asked, bar as progress, state.writer(work.checkpoints, settings) as writer:
         while state.step < steps:
             speed.start()
             source, task, batch = state.batches.at(state.step)
@@ -84,6 +84,7 @@ def run_steps(
             speed.stop(batch, state.step)
             if not all(bool(torch.isfinite(value)) for value in losses.values()):
                 numbers = state.batches.numbers(source, batch)
+                writer.wait()  # or the last good one might not be there yet
                 last_good = latest_checkpoint(run.checkpoints) if run else None
                 raise UserError(not_finite(state.step, losses, batch, source, task, numbers, last_good))
             state.step += 1
@@ -102,9 +103,9 @@ def run_steps(
                 state.averages.save_snapshots(run.path / posthoc_ema.FOLDER, state.step, kept.weights)
             if run and settings.sample_every and state.step % settings.sample_every == 0:
                 samples(state.step)
-            stop = ranks.any(bool(asked), work.device)
+            stop = ranks.any(bool(asked) or writer.failed, work.device)
             if stop or state.step % settings.save_every == 0 or last:
-                state.save(work.checkpoints, settings.keep)
+                state.save(writer)
                 if run:
                     report()
             if stop:

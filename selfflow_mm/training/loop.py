@@ -14,7 +14,7 @@ from ..models.joint import JointConfig, JointTransformer
 from ..randomness import Randomness
 from . import ema, posthoc_ema
 from .batches import Batches
-from .checkpoint import latest_checkpoint
+from .checkpoint import checkpoint_to_resume
 from .config import TrainConfig
 from .encoders import build_features
 from .engine import as_called, run_steps
@@ -69,7 +69,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False) -> Path:
     features = None
     if config.objective.encoders:
         features = build_features(config.objective.encoders, tokenizers).to(device)
-    start = latest_checkpoint(out / "checkpoints") if resume else None
+    start = checkpoint_to_resume(out / "checkpoints") if resume else None
     model, first_weights = _first_model(config, model_config, goes_on=start is not None)
 
     with RunFolder(out, config=config, seed=config.run.seed, kind="transformer", resume=resume) as run:

@@ -94,7 +94,8 @@ def joined() -> Iterator[Ranks]:
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     # Long, because the others wait while the first measures and encodes a data set; torchrun ends those left behind.
-    torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=1))
+    # Gloo beside NCCL: plain values, and what checkpoints are agreed upon, stay off the GPU.
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=timedelta(days=1))
     try:
         yield Ranks(torch.distributed.get_rank(), world)
     finally:
