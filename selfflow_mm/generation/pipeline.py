@@ -301,6 +301,11 @@ class Pipeline:
         Raises:
             UserError: there is no such model, or its text encoder is not here, or is another.
         """
+        if Path(name).is_file():
+            raise UserError(
+                f"{name} is a file, which has no tokenizers beside its weights; give a model's folder, as "
+                "`selfflow-mm export RUN --out FOLDER` writes it (a file can be a run's init)"
+            )
         folder = find_weights(name)
         checkpoint = None
         if (folder / "run.json").exists():

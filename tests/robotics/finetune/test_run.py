@@ -20,6 +20,7 @@ from selfflow_mm.generation.sampling import SamplingConfig
 from selfflow_mm.models.joint import JointConfig, JointTransformer
 from selfflow_mm.training import engine
 from selfflow_mm.training.checkpoint import latest_checkpoint, load_checkpoint, load_group
+from selfflow_mm.training.export import export_run
 from selfflow_robotics.adapter import FlowPolicy, FlowWorldModel, RobotModel, RobotSpec
 from selfflow_robotics.finetune.config import FinetuneConfig
 from selfflow_robotics.finetune.latents import CachedWindows
@@ -368,6 +369,9 @@ def test_lora_trains_beside_the_weights_and_is_merged(dot_config, joint_start, t
         merged = given[f"{name}.weight"] + 2 * ema[f"{name}.lora_b"] @ ema[f"{name}.lora_a"]
         assert torch.allclose(exported[f"{name}.weight"], merged, atol=1e-6)
     ask(whole)
+    # `export` merges the checkpoint's to the same bits.
+    export_run(tmp_path / "whole", tmp_path / "again")
+    assert_same(tmp_path / "again", whole)
 
     # Killed, and the start gone: the same bits.
     with killed_at(5):
