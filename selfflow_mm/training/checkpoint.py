@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 
 from ..errors import UserError
 from ..weights.checkpoints import (
@@ -23,8 +24,9 @@ from ..weights.checkpoints import (
     read_state,
     recover,
 )
-from .checkpoint_writing import expect_one_process, save_checkpoint
+from .checkpoint_writing import save_checkpoint
 from .ranks import Ranks
+from .shards import expect_one_process
 
 __all__ = [
     "checkpoint_to_resume",
@@ -97,8 +99,6 @@ def restore(path: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
                 _fill(tensor, held.read(name))
     if version == 1:
         return
-    from torch.distributed.checkpoint import HuggingFaceStorageReader, load
-
     alone = not torch.distributed.is_initialized()
     flat = {f"{group}.{name}": tensor.detach() for group, tensors in groups.items() for name, tensor in tensors.items()}
     expect_one_process()

@@ -36,10 +36,9 @@ from ..weights.checkpoints import (
 )
 from .ranks import Ranks
 from .retries import retrying
+from .shards import write_shards
 from .stopping import Stopped
 
-#: No file is larger, as long as no tensor is: a file goes through memory in one piece before it is written.
-LARGEST_FILE = 2 * 2**30
 _LEFTOVER = re.compile(r"^\.step-\d{6,}\.(tmp|old)$")
 
 
@@ -246,47 +245,6 @@ def superseded(checkpoints: Iterable[tuple[int, Path]], keep: int, keep_every: i
     """
     older = list(checkpoints)[:-keep] if keep > 0 else []
     return [path for step, path in older if not (keep_every and step % keep_every == 0)]
-
-
-def write_shards(
-    folder: Path, groups: list[str], tensors: Mapping[str, Tensor], process_group: Any = None, processes: int = 1
-) -> None:
-    """Write this process's pieces of ``tensors`` (on the CPU, no two in the same memory) into ``folder``.
-
-    Raises:
-        what went wrong in this process or another, itself.
-    """
-    from torch.distributed.checkpoint import HuggingFaceStorageWriter, save
-    from torch.distributed.checkpoint.api import CheckpointException
-
-    numbers = file_numbers(groups, tensors, LARGEST_FILE * processes)
-    writer = HuggingFaceStorageWriter(str(folder), fqn_to_index_mapping=numbers, save_distributed=True)
-    expect_one_process()
-    try:
-        save(dict(tensors), storage_writer=writer, process_group=process_group, no_dist=process_group is None)
-    except CheckpointException as error:
-        failures = [failure for failure, _ in error.failures.values()]
-        raise next((f for f in failures if isinstance(f, OSError)), failures[0]) from None
-
-
-def file_numbers(groups: Iterable[str], tensors: Mapping[str, Tensor], largest: int) -> dict[str, int]:
-    """Which file, from 1, each tensor goes to: every group has its own, several where it is over ``largest`` bytes."""
-    numbers: dict[str, int] = {}
-    number, size, before = 0, 0, None
-    for key, tensor in tensors.items():
-        group = max((g for g in groups if key.startswith(f"{g}.")), key=len)
-        room = tensor.numel() * tensor.element_size()
-        if group != before or size + room > largest:
-            number, size, before = number + 1, 0, group
-        numbers[key] = number
-        size += room
-    return numbers
-
-
-def expect_one_process() -> None:
-    """A run of one process needs no process group, which torch.distributed.checkpoint would remark upon."""
-    # Once and for all threads: restoring the filters afterwards would race with the training's own.
-    warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized", UserWarning)
 
 
 def _copy(tensor: Tensor) -> Tensor:

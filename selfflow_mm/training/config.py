@@ -234,8 +234,8 @@ class TrainConfig:
             pretrained one, ``NAME`` or ``NAME:FOLDER_OR_ID`` (``wan2.2:weights/wan``); or the hub id of one of ours.
             Two modalities may share one (image and video).
         text: the encoder of captions.
-        init: a checkpoint, model folder or bundled model that a new run takes its first weights from, as far as they
-            fit; empty starts from random ones. What was taken is in the run's init.json.
+        init: a checkpoint, model folder, exported file or bundled model that a new run takes its first weights from, as
+            far as they fit; empty starts from random ones. What was taken is in the run's init.json.
         imagenet: the ImageNet transformer in place of the joint one. ``train`` can plan it (``--dry-run``) and not
             train it: there is no reader of class labels yet.
     """

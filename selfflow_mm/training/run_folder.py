@@ -6,7 +6,7 @@ log.jsonl           one line of scalars per logged step
 init.json           what the first weights were taken from, where the run was started from others
 posthoc_ema/        snapshots of running averages, where they are kept; see posthoc_ema.py
 tensorboard/        the same scalars, where TensorBoard is installed
-checkpoints/        see checkpoint.py
+checkpoints/        see weights/checkpoints.py
 samples/step-000123/
 """
 
@@ -89,7 +89,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where ``save_checkpoint`` puts this run's checkpoints."""
+        """Where this run's checkpoints lie."""
         return self.path / "checkpoints"
 
     def samples_dir(self, step: int) -> Path:

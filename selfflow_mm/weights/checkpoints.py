@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import warnings
@@ -29,7 +30,7 @@ FORMAT, VERSION = "selfflow-checkpoint", 2
 READABLE = (1, 2)
 STATE_FILE = "state.json"
 #: Where torch.distributed.checkpoint says at which offsets of the whole tensor a shard's piece lies.
-_SHARDING = "DCP_SHARDING_INFO"
+SHARDING = "DCP_SHARDING_INFO"
 _STEP = re.compile(r"^step-(\d{6,})$")
 _REPLACED = re.compile(r"^\.(step-\d{6,})\.old$")
 
@@ -192,7 +193,7 @@ class GroupTensors:
         try:
             opened = safe_open(file, framework="pt")
             about = opened.metadata() or {}
-            places = json.loads(about.get(_SHARDING, "{}"))
+            places = json.loads(about.get(SHARDING, "{}"))
             for key in opened.keys():
                 if groups is not None and _group_of(key, groups) != wanted:
                     continue
@@ -227,7 +228,9 @@ class GroupTensors:
         pieces, shape = self._pieces[name], self.shape(name)
         if len(pieces) == 1 and pieces[0].shape == shape:
             return self._files[pieces[0].file].get_tensor(pieces[0].key)
-        whole = torch.zeros(shape, dtype=self.dtype(name))
+        if sum(math.prod(p.shape) for p in pieces) != math.prod(shape):
+            raise UserError(f"{self.path}: the checkpoint is broken: the pieces of '{name}' do not make a whole")
+        whole = torch.empty(shape, dtype=self.dtype(name))
         for p in pieces:
             room = tuple(slice(start, start + size) for start, size in zip(p.offsets, p.shape, strict=True))
             whole[room] = self._files[p.file].get_tensor(p.key)

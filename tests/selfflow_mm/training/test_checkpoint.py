@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -204,6 +205,28 @@ def test_groups_may_have_dots_and_share_a_beginning(tmp_path: Path) -> None:
         assert sorted(found) == ["050.x", "a.b"] and found["a.b"].tolist() == [i, i]
     with pytest.raises(UserError, match="holds no 'posthoc-0.1'; it holds d, d_optimizer"):
         load_group(path, "posthoc-0.1")
+
+
+def test_pieces_must_make_a_whole(tmp_path: Path) -> None:
+    """Two shards of a tensor of six rows, written here by hand; then one that covers the other's rows."""
+    for second, whole in ((4, True), (3, False)):
+        path = tmp_path / f"step-00000{second}"
+        path.mkdir()
+        for number, (offset, rows) in enumerate(((0, 4), (second, 2)), start=1):
+            places = {"DCP_SHARDING_INFO": json.dumps({"model.w": {"saved_offsets": [offset, 0]}})}
+            piece = {"model.w": torch.full((rows, 3), float(number))}
+            save_file(piece, path / f"shard-0000{number}-model-00001-of-00001.safetensors", metadata=places)
+        files = {
+            file.name: {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+            for file in path.iterdir()
+        }
+        record = {"format": "selfflow-checkpoint", "version": 2, "step": 1, "groups": ["model"], "state": {}}
+        (path / "state.json").write_text(json.dumps(record | {"files": files}))
+        if whole:
+            assert load_group(path, "model")["w"][:, 0].tolist() == [1, 1, 1, 1, 2, 2]
+        else:
+            with pytest.raises(UserError, match="the pieces of 'w' do not make a whole"):
+                load_group(path, "model")
 
 
 def test_restoring_fills_tensors_in_place_and_refuses_others(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -21,9 +22,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from selfflow_mm.errors import UserError
-from selfflow_mm.training import checkpoint_writing
+from selfflow_mm.training import checkpoint_writing, shards
 from selfflow_mm.training.checkpoint import latest_checkpoint, load_checkpoint, restore, save_checkpoint
-from selfflow_mm.training.checkpoint_writing import CheckpointWriter, file_numbers, superseded
+from selfflow_mm.training.checkpoint_writing import CheckpointWriter, superseded
+from selfflow_mm.training.shards import file_numbers
 from selfflow_mm.training.stopping import Stopped
 
 
@@ -195,6 +197,43 @@ def test_the_last_k_and_every_n_are_found_on_disk(tmp_path: Path) -> None:
     assert sorted(int(p.name[5:]) for p in tmp_path.iterdir()) == [4, 8, 10, 11]
 
 
+def test_a_write_that_the_system_cuts_is_tried_again(tmp_path: Path, monkeypatch) -> None:
+    """No stand-in: the system lets no file grow beyond a limit, as a full disk or a quota would."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr("time.sleep", lambda seconds: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
+    try:
+        with pytest.warns(UserWarning, match="File too large"), CheckpointWriter(tmp_path, retry_seconds=9) as writer:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+            writer.save(1, {"model": {"a": torch.ones(10_000)}}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_checkpoint(tmp_path / "step-000001")[1]["model"]["a"].sum() == 10_000
+
+
+def test_torch_reads_what_is_written_and_writes_what_is_read(tmp_path: Path) -> None:
+    """Its own reader and writer of the format, in place of ours."""
+    from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter, load, save
+
+    tensors = {"model": {"a.b": torch.randn(3, 4), "n": torch.tensor(7)}, "ema": {"a.b": torch.randn(3, 4).bfloat16()}}
+    flat = {f"{g}.{k}": v for g, named in tensors.items() for k, v in named.items()}
+    path = save_checkpoint(tmp_path, 1, tensors, {})
+    room = {key: torch.zeros_like(value) for key, value in flat.items()}
+    load(room, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+    assert all(torch.equal(room[key], value) for key, value in flat.items())
+    record = json.loads((path / "state.json").read_text())
+    for file in path.glob("*.safetensors"):
+        file.unlink()
+    save(flat, storage_writer=HuggingFaceStorageWriter(str(path), save_distributed=True), no_dist=True)
+    [file] = path.glob("*.safetensors")
+    record["files"] = {
+        file.name: {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    }
+    (path / "state.json").write_text(json.dumps(record))
+    _, found, _ = load_checkpoint(path)
+    assert all(torch.equal(found[g][k], v) for g, named in tensors.items() for k, v in named.items())
+
+
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30)), max_size=20), st.integers(1, 40))
 def test_files_hold_one_group_and_no_more_than_they_may(drawn: list[tuple[str, int]], largest: int) -> None:
     tensors = {f"{group}.{i}": torch.zeros(n, dtype=torch.uint8) for i, (group, n) in enumerate(sorted(drawn))}
@@ -208,7 +247,7 @@ def test_files_hold_one_group_and_no_more_than_they_may(drawn: list[tuple[str, i
 
 
 def test_large_groups_are_several_files(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoint_writing, "LARGEST_FILE", 100)
+    monkeypatch.setattr(shards, "LARGEST_FILE", 100)
     tensors = {"model": {str(i): torch.full((20,), float(i)) for i in range(4)}, "ema": {"x": torch.ones(3)}}
     path = save_checkpoint(tmp_path, 1, tensors, {})
     assert len(list(path.glob("*.safetensors"))) == 5
