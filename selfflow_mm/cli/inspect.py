@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,17 @@ def run_folder(path: Path) -> Iterator[str]:
 
 
 def checkpoint(path: Path) -> Iterator[str]:
-    """A checkpoint's step and what each of its files holds."""
-    from ..training.checkpoint import read_state
+    """A checkpoint's step and what each of its groups of tensors holds."""
+    from ..weights.checkpoints import GroupTensors, group_names, read_state
 
     record = read_state(path)
-    yield f"{path}: a checkpoint after {record['step']:,} steps (format version {record['version']})"
-    for name in record["files"]:
-        yield from _indent(safetensors_file(path / name))
+    by = f", written by {record['processes']} processes" if record.get("processes", 1) > 1 else ""
+    yield f"{path}: a checkpoint after {record['step']:,} steps (format version {record['version']}){by}"
+    for group in group_names(record):
+        held = GroupTensors(path, group, verify=False)
+        tensors = {name: (held.shape(name), held.kind(name)) for name in held.names}
+        yield from _indent(_counted(group, tensors))
+    yield f"  {len(record['files'])} files, {sum((path / f).stat().st_size for f in record['files']) / 1e6:.1f} MB"
     if record["state"]:
         yield f"  state: {', '.join(record['state'])}"
 
@@ -149,6 +153,13 @@ def safetensors_file(path: Path) -> Iterator[str]:
     if about.get("format") == "selfflow-encoded":
         yield from encoded_file(path)
         return
+    yield from _counted(str(path), tensors, f", {path.stat().st_size / 1e6:.1f} MB")
+    for key, value in about.items():
+        yield f"  metadata {key}: {_short(value)}"
+
+
+def _counted(title: str, tensors: Mapping[str, tuple[Sequence[int], str]], size: str = "") -> Iterator[str]:
+    """Numbers by top-level module of tensors given by shape and type."""
     modules: dict[str, int] = defaultdict(int)
     types: dict[str, int] = defaultdict(int)
     for name, (shape, dtype) in tensors.items():
@@ -156,12 +167,10 @@ def safetensors_file(path: Path) -> Iterator[str]:
         types[dtype] += math.prod(shape)
     total = sum(modules.values())
     kinds = ", ".join(f"{n:,} {t}" if len(types) > 1 else t for t, n in types.items()) or "empty"
-    yield f"{path}: {total:,} numbers in {len(tensors)} tensors ({kinds}), {path.stat().st_size / 1e6:.1f} MB"
+    yield f"{title}: {total:,} numbers in {len(tensors)} tensors ({kinds}){size}"
     width = max((len(name) for name in modules), default=0)
     for name, count in modules.items():
         yield f"  {name:<{width}}  {count:>14,}  {count / max(total, 1):6.1%}"
-    for key, value in about.items():
-        yield f"  metadata {key}: {_short(value)}"
 
 
 def encoded_file(path: Path) -> Iterator[str]:

@@ -32,6 +32,7 @@ COMMANDS = {
     "encode": "encode a video, sound or image, a folder of them, or a data set, to latent tokens",
     "decode": "decode an encoded file back to a video, sound or image",
     "sample-imagenet": "sample an ImageNet transformer: 50,000 images for FID, or a few to look at",
+    "export": "write a run's checkpoint as a model: a folder, one file, or on the hub",
     "posthoc-ema": "make a model with another EMA length, after training",
     "prepare": "turn videos, sounds, images and captions into a data set",
     "make-world": "make a data set of the bundled world: falling objects with sound, captions and exact events",

@@ -39,6 +39,7 @@ from ..models.joint import JointConfig, JointTransformer
 from ..randomness import Randomness
 from ..tokens import TokenStream
 from ..weights import find_weights
+from ..weights.checkpoints import latest_checkpoint, load_group
 from .field import Field
 from .sampling import SamplingConfig
 
@@ -300,11 +301,17 @@ class Pipeline:
         Raises:
             UserError: there is no such model, or its text encoder is not here, or is another.
         """
+        if Path(name).is_file():
+            raise UserError(
+                f"{name} is a file, which has no tokenizers beside its weights; give a model's folder, as "
+                "`selfflow-mm export RUN --out FOLDER` writes it (a file can be a run's init)"
+            )
         folder = find_weights(name)
-        weights: Path | None = folder / "model.safetensors"
+        checkpoint = None
         if (folder / "run.json").exists():
-            folder, weights = _run_weights(folder)
-        if not (folder / "config.json").exists() or weights is None or not weights.exists():
+            folder, checkpoint = _run_weights(folder)
+        weights = checkpoint or folder / "model.safetensors"
+        if not (folder / "config.json").exists() or not weights.exists():
             raise UserError(f"{name} holds no model: config.json and model.safetensors are expected there")
         about = json.loads((folder / "config.json").read_text())
         if about.get("format") != FORMAT or about.get("version") != VERSION:
@@ -315,7 +322,8 @@ class Pipeline:
         where = str(folder / "config.json")
         model = JointTransformer(from_dict(JointConfig, about["model"], where))
         try:
-            missing = model.load_state_dict({k: v.float() for k, v in load_file(weights).items()}, strict=False)
+            tensors = load_group(checkpoint, "ema") if checkpoint else load_file(weights)
+            missing = model.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
         except (RuntimeError, SafetensorError) as error:
             raise UserError(f"{weights} does not fit its config: {str(error).splitlines()[-1].strip()}") from None
         if missing.missing_keys or missing.unexpected_keys:
@@ -417,12 +425,10 @@ def write_layout(
 
 
 def _run_weights(run: Path) -> tuple[Path, Path | None]:
-    """A run's ``model`` folder, and its final weights or else the EMA of its newest checkpoint."""
-    final = run / "model" / "model.safetensors"
-    if final.exists():
-        return run / "model", final
-    steps = sorted((run / "checkpoints").glob("step-*/ema.safetensors"))
-    return run / "model", steps[-1] if steps else None
+    """A run's ``model`` folder, and its newest checkpoint where there are no final weights yet."""
+    if (run / "model" / "model.safetensors").exists():
+        return run / "model", None
+    return run / "model", latest_checkpoint(run / "checkpoints")
 
 
 def _check_medium(modality: str, medium: Media, geometry: Geometry) -> None:

@@ -23,7 +23,17 @@ from torch.nn import functional as F
 
 from ..errors import UserError
 
-__all__ = ["KINDS", "LoRAConfig", "LoRALinear", "add_lora", "load_lora", "lora_state", "merge_lora", "trainable"]
+__all__ = [
+    "KINDS",
+    "LoRAConfig",
+    "LoRALinear",
+    "add_lora",
+    "load_lora",
+    "lora_state",
+    "merge_lora",
+    "merge_tensors",
+    "trainable",
+]
 
 #: Kinds of layers of the joint transformer that ``targets`` may name. In single blocks one matrix makes queries, keys,
 #: values and the feed-forward's hidden channels, and they share its A.
@@ -98,9 +108,7 @@ class LoRALinear(nn.Linear):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """A plain layer of the same weight, into which A and B have gone; one rounding to the weight's dtype."""
-        # In float64 on the CPU: TF32 matrices would lose digits, and some devices have no float64.
-        added = self.lora_b.cpu().double() @ self.lora_a.cpu().double() * self.scale
-        self.weight.copy_(self.weight.cpu().double() + added)
+        self.weight.copy_(_merged(self.weight, self.lora_a, self.lora_b, self.scale))
         linear = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
         linear.weight = self.weight
         linear.register_parameter("bias", self.bias)
@@ -154,6 +162,19 @@ def merge_lora(model: nn.Module) -> None:
     model.__dict__.pop(_RECORD, None)
 
 
+@torch.no_grad()
+def merge_tensors(tensors: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """What :func:`merge_lora` does, for the tensors of a state dict; ``scale`` is alpha / rank."""
+    merged = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in _OWN}
+    for name in tensors:
+        layer, _, own = name.rpartition(".")
+        if own == "lora_a":
+            weight = merged[f"{layer}.weight"]
+            added = _merged(weight, tensors[name], tensors[f"{layer}.lora_b"], scale)
+            merged[f"{layer}.weight"] = added.to(weight.dtype)
+    return merged
+
+
 def lora_state(model: nn.Module) -> dict[str, Tensor]:
     """A, B and what is trained in full, by their names in the state dict; little enough for a file of its own.
 
@@ -190,6 +211,11 @@ def load_lora(model: nn.Module, state: Mapping[str, Tensor]) -> None:
             )
     for name, tensor in own.items():
         tensor.copy_(state[name])
+
+
+def _merged(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    # In float64 on the CPU: TF32 matrices would lose digits, and some devices have no float64.
+    return weight.cpu().double() + b.cpu().double() @ a.cpu().double() * scale
 
 
 def _config(model: nn.Module) -> LoRAConfig | None:

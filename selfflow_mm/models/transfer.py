@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -77,6 +77,17 @@ class InitReport:
         }
 
 
+class TensorSource(Protocol):
+    """Tensors by name, read when asked for."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def read(self, name: str) -> Tensor: ...
+
+
 class TensorFiles:
     """The tensors of safetensors files by name, read when asked for; nothing is kept.
 
@@ -133,7 +144,7 @@ class TensorFiles:
 @torch.no_grad()
 def take_over(
     model: nn.Module,
-    files: TensorFiles,
+    files: TensorSource,
     recipes: Mapping[str, Recipe],
     source: str,
     notes: Iterable[str] = (),

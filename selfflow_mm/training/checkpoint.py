@@ -1,122 +1,117 @@
-"""Checkpoints: a folder of safetensors and a state.json per step, which is there whole or not at all.
+"""Checkpoints in a run's memory: what they are restored into, and which one a run goes on from.
 
-Everything is written into a hidden folder beside the final one, flushed to disk and renamed into place. A run that
-is killed half-way leaves only a hidden folder, which no reader looks at and the next save removes.
+Reading them as files is ``weights/checkpoints.py``, writing them ``checkpoint_writing.py``.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from selfflow_tokenizers.tensor_file import save_tensors
+from torch.distributed.checkpoint import HuggingFaceStorageReader, load
 
 from ..errors import UserError
+from ..weights.checkpoints import (
+    GroupTensors,
+    altered_files,
+    complete_checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    load_group,
+    read_state,
+    recover,
+)
+from .checkpoint_writing import save_checkpoint
+from .ranks import Ranks
+from .shards import expect_one_process
 
-FORMAT = "selfflow-checkpoint"
-VERSION = 1
-STATE_FILE = "state.json"
-_STEP = re.compile(r"^step-(\d{6,})$")
-_LEFTOVER = re.compile(r"^\.step-\d{6,}\.tmp$")
-_REPLACED = re.compile(r"^\.(step-\d{6,})\.old$")
-
-
-def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int = 2
-) -> Path:
-    """Write ``folder/step-000123`` atomically and remove older checkpoints.
-
-    Args:
-        folder: where the checkpoints of one run lie; made if missing.
-        step: optimiser steps done.
-        tensors: one safetensors file per entry, such as ``{"model": model.state_dict(), "ema": ...}``.
-        state: anything else that resuming needs, as JSON values.
-        keep: how many checkpoints up to this step stay (this one included); 0 keeps all.
-
-    Returns:
-        the checkpoint's folder.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _recover(folder)
-    _remove_leftovers(folder)
-    final = folder / f"step-{step:06d}"
-    draft = folder / f".{final.name}.tmp"
-    draft.mkdir()
-    sizes: dict[str, int] = {}
-    for name, group in tensors.items():
-        file = draft / f"{name}.safetensors"
-        save_tensors(_storable(group), file, metadata={"format": "pt"})
-        _flush(file)
-        sizes[file.name] = file.stat().st_size
-    # The state is written last and lists the rest, so that a folder copied half-way is recognised, too.
-    record = {"format": FORMAT, "version": VERSION, "step": step, "files": sizes, "state": dict(state)}
-    (draft / STATE_FILE).write_text(json.dumps(record, indent=1, allow_nan=False))
-    _flush(draft / STATE_FILE)
-    _flush(draft)
-    _put_in_place(draft, final)
-    if keep > 0:
-        for _, old in _complete(folder, up_to=step)[:-keep]:
-            _remove(old)
-    return final
+__all__ = [
+    "checkpoint_to_resume",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "load_group",
+    "load_optimizer_tensors",
+    "optimizer_room",
+    "optimizer_tensors",
+    "read_state",
+    "restore",
+    "save_checkpoint",
+]
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint with the highest step, or None; an incomplete one is passed over with a warning."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        return None
-    _recover(folder)
-    found = _complete(folder)
-    return found[-1][1] if found else None
+def checkpoint_to_resume(folder: Path, ranks: Ranks | None = None) -> Path | None:
+    """The newest checkpoint that is whole to the bit, or None where no checkpoint was ever written.
 
-
-def load_checkpoint(path: Path) -> tuple[int, dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Read a checkpoint folder: its step, its tensors (on the CPU) by file and name, and its state.
+    Those that are not whole are passed over with a warning. All processes call it, and share the reading.
 
     Raises:
-        UserError: when the folder is no checkpoint, is incomplete, or has a version this release cannot read.
+        UserError: there are checkpoints and none is whole; going on would begin the run anew.
     """
-    path = Path(path)
-    record = read_state(path)
-    problem = _problem(path, record)
-    if problem:
-        raise UserError(f"{path}: the checkpoint is broken: {problem}; use an earlier one")
-    tensors: dict[str, dict[str, Tensor]] = {}
-    for name in record["files"]:
-        try:
-            tensors[name.removesuffix(".safetensors")] = load_file(path / name)
-        except SafetensorError as error:
-            raise UserError(f"{path / name}: the checkpoint is broken: {error}; use an earlier one") from error
-    return int(record["step"]), tensors, record["state"]
+    folder, ranks = Path(folder), ranks or Ranks()
+    if not folder.is_dir():
+        return None
+    if ranks.first:
+        recover(folder)
+    ranks.wait()
+    for _, path in reversed(complete_checkpoints(folder)):
+        record = read_state(path)
+        share = sorted(record["files"])[ranks.rank :: ranks.world]
+        altered = [
+            name for found in ranks.gather({"files": altered_files(path, record, share)}) for name in found["files"]
+        ]
+        if not altered:
+            return path
+        warnings.warn(f"{path} is passed over: {altered[0]} has another SHA-256 than it was written with", stacklevel=2)
+    if any(folder.glob("step-*")):
+        raise UserError(f"no checkpoint in {folder} is whole, so the run cannot go on; remove them to begin it anew")
+    return None
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """A checkpoint's state.json (format, version, step, files, state) without reading its tensors."""
-    path = Path(path)
-    if not (path / STATE_FILE).is_file():
-        raise UserError(f"{path} is not a checkpoint: it has no {STATE_FILE}; give one like checkpoints/step-000123")
-    try:
-        record = json.loads((path / STATE_FILE).read_text())
-    except ValueError as error:
-        raise UserError(f"{path / STATE_FILE}: the checkpoint is broken: {error}; use an earlier one") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UserError(f"{path} is not a checkpoint of ours: {STATE_FILE} does not say '{FORMAT}'")
-    if record.get("version") != VERSION:
-        version = record.get("version")
-        raise UserError(f"{path}: a checkpoint of version {version} cannot be read; this release reads {VERSION}")
-    return record
+@torch.no_grad()
+def restore(path: Path, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Fill tensors in place from a checkpoint, whichever number of processes wrote it.
+
+    All processes call it with the same names. A tensor that is sharded over them (a DTensor) gets its shards, and only
+    these are read. Checksums are not looked at: :func:`checkpoint_to_resume` has done so.
+
+    Args:
+        path: a checkpoint's folder.
+        groups: group -> name -> tensor of the stored shape; the checkpoint may hold more groups.
+
+    Raises:
+        UserError: names or shapes are others than the checkpoint's.
+    """
+    version = read_state(path)["version"]
+    for group, tensors in groups.items():
+        held = GroupTensors(path, group, verify=False)
+        if differing := set(held.names) ^ tensors.keys():
+            name = min(differing)
+            here = "only the model here has" if name in tensors else "the model here has not"
+            raise UserError(f"{path} is of a model of another shape: {here} '{name}' in '{group}'")
+        for name, tensor in tensors.items():
+            if held.shape(name) != tuple(tensor.shape):
+                shapes = f"{held.shape(name)} there, {tuple(tensor.shape)} here"
+                raise UserError(f"{path} is of a model of another shape: '{name}' is {shapes}")
+            if version == 1:
+                _fill(tensor, held.read(name))
+    if version == 1:
+        return
+    alone = not torch.distributed.is_initialized()
+    flat = {f"{group}.{name}": tensor.detach() for group, tensors in groups.items() for name, tensor in tensors.items()}
+    expect_one_process()
+    load(flat, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
+
+
+def _fill(tensor: Tensor, whole: Tensor) -> None:
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if isinstance(tensor, DTensor):
+        whole = whole.to(tensor.device)
+        whole = distribute_tensor(whole, tensor.device_mesh, tensor.placements, src_data_rank=None)  # all have read it
+    tensor.copy_(whole)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
@@ -137,24 +132,48 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module, t
     Raises:
         UserError: when an entry belongs to no parameter of this optimiser or has another shape.
     """
+    stored = {key: (tuple(value.shape), value.dtype) for key, value in tensors.items()}
+    for key, room in optimizer_room(optimizer, model, stored).items():
+        room.copy_(tensors[key])
+
+
+def optimizer_room(
+    optimizer: torch.optim.Optimizer, model: nn.Module, stored: Mapping[str, tuple[tuple[int, ...], torch.dtype]]
+) -> dict[str, Tensor]:
+    """Give the optimiser a state of zeros for every stored entry, sharded as its parameter; the caller fills it.
+
+    Args:
+        stored: ``<parameter>.<entry>`` -> shape and type.
+
+    Returns:
+        the state's own tensors by the same names.
+
+    Raises:
+        UserError: when an entry belongs to no parameter of this optimiser or has another shape.
+    """
     parameters = _named_parameters(optimizer, model)
     # As torch.optim does: the step counter stays on the CPU unless a fused or capturable kernel reads it.
     on_device = {id(p): g.get("fused") or g.get("capturable") for g in optimizer.param_groups for p in g["params"]}
+    room: dict[str, Tensor] = {}
     states: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    for key, (shape, dtype) in stored.items():
         name, _, entry = key.rpartition(".")
         if name not in parameters:
             raise UserError(f"the optimiser state has '{key}', but the model trains no parameter '{name}'")
         parameter = parameters[name]
-        if value.ndim and value.shape != parameter.shape:
-            shapes = f"{tuple(value.shape)}, the parameter {tuple(parameter.shape)}"
+        if shape and shape != tuple(parameter.shape):
+            shapes = f"{shape}, the parameter {tuple(parameter.shape)}"
             raise UserError(f"the optimiser state '{key}' has shape {shapes}")
         stays = entry == "step" and not on_device[id(parameter)]
-        # A copy, because the optimiser updates its state in place.
-        states.setdefault(name, {})[entry] = value.detach().to("cpu" if stays else parameter.device, copy=True)
+        if shape:
+            value = torch.zeros_like(parameter.detach(), dtype=dtype)
+        else:
+            value = torch.zeros((), dtype=dtype, device="cpu" if stays else parameter.device)
+        room[key] = states.setdefault(name, {})[entry] = value
     optimizer.state.clear()
     for name, state in states.items():
         optimizer.state[parameters[name]] = state
+    return room
 
 
 def _named_parameters(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, nn.Parameter]:
@@ -163,91 +182,3 @@ def _named_parameters(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
     if len(named) != len(trained):
         raise ValueError("the optimiser trains parameters that are not the model's")
     return named
-
-
-def _storable(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Detached contiguous CPU tensors with memory of their own, as safetensors wants them."""
-    seen: set[int] = set()
-    result: dict[str, Tensor] = {}
-    for name, tensor in group.items():
-        tensor = tensor.detach().cpu().contiguous()
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != tensor.nbytes:
-            tensor = tensor.clone()
-        seen.add(tensor.untyped_storage().data_ptr())
-        result[name] = tensor
-    return result
-
-
-def _complete(folder: Path, up_to: int | None = None) -> list[tuple[int, Path]]:
-    """Complete checkpoints by rising step."""
-    found: list[tuple[int, Path]] = []
-    for path in folder.iterdir():
-        match = _STEP.match(path.name)
-        if not match or (up_to is not None and int(match[1]) > up_to):
-            continue
-        try:
-            problem = _problem(path, read_state(path))
-        except UserError as error:
-            problem = str(error)
-        if problem:
-            warnings.warn(f"{path} is passed over: {problem}", stacklevel=3)
-        else:
-            found.append((int(match[1]), path))
-    return sorted(found)
-
-
-def _problem(path: Path, record: Mapping[str, Any]) -> str | None:
-    """What is missing from a checkpoint that says it holds certain files, or None."""
-    for name, size in record["files"].items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} bytes instead of {size}"
-    return None
-
-
-def _put_in_place(draft: Path, final: Path) -> None:
-    """Rename the finished draft; a checkpoint of the same step steps aside and is removed afterwards."""
-    aside = final.parent / f".{final.name}.old"
-    if final.exists():
-        os.rename(final, aside)
-    os.rename(draft, final)
-    _flush(final.parent)
-    if aside.exists():
-        _remove(aside)
-
-
-def _recover(folder: Path) -> None:
-    """Put back a checkpoint that stepped aside for one that never arrived."""
-    for path in folder.iterdir():
-        match = _REPLACED.match(path.name)
-        if match and not (folder / match[1]).exists():
-            os.rename(path, folder / match[1])
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for path in folder.iterdir():
-        if _LEFTOVER.match(path.name) or _REPLACED.match(path.name):
-            shutil.rmtree(path)
-
-
-def _remove(path: Path) -> None:
-    """Remove a checkpoint so that a kill in the middle leaves only a hidden leftover."""
-    hidden = path if path.name.startswith(".") else path.parent / f".{path.name}.tmp"
-    if hidden != path:
-        os.rename(path, hidden)
-    shutil.rmtree(hidden)
-
-
-def _flush(path: Path) -> None:
-    """Force a file, or the names in a folder, to disk; a platform that cannot open folders (Windows) does without."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

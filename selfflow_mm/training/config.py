@@ -212,7 +212,10 @@ class RunConfig:
         prefetch: batches that ``train`` makes ahead of the step, in a thread of their own; 0 makes each when its step
             begins, as fine-tuning on robot episodes always does. Results are the same.
         log_every, save_every, sample_every: in steps; 0 turns samples off.
-        keep: checkpoints kept.
+        keep: the last so many checkpoints are kept.
+        keep_every: checkpoints at multiples of so many steps are kept beside them; 0: none.
+        async_save: train on while a checkpoint is written, at the price of a copy of it in host memory.
+        retry_seconds: for so long a checkpoint that cannot be written is tried again before the run stops.
         prompts: captions of the samples drawn during training.
         weights: how the exported weights are stored; checkpoints are always float32.
         skip_steps: bad steps (a loss or gradient that is not finite, or a spike) that are skipped in a row before the
@@ -242,6 +245,9 @@ class RunConfig:
     save_every: int = 500
     sample_every: int = 0
     keep: int = 2
+    keep_every: int = 0
+    async_save: bool = True
+    retry_seconds: float = 300.0
     prompts: tuple[str, ...] = ()
     weights: Literal["float32", "float16"] = "float32"
     skip_steps: int = 0
@@ -263,6 +269,13 @@ class RunConfig:
             raise UserError(f"accumulate is a number of passes, at least 1; got {self.accumulate}")
         if self.prefetch < 0:
             raise UserError(f"prefetch is a number of batches, or 0 for none, got {self.prefetch}")
+        if self.keep_every < 0 or self.keep_every % self.save_every:
+            raise UserError(
+                f"keep_every is a multiple of save_every ({self.save_every}), or checkpoints would not fall on it; "
+                f"got {self.keep_every}"
+            )
+        if not 0 <= self.retry_seconds < float("inf"):
+            raise UserError(f"retry_seconds is a number of seconds, got {self.retry_seconds}")
         if self.seed < 0 or self.seed >= 2**64:
             raise UserError(f"seed lies in [0, 2**64), got {self.seed}")
         if self.compile and self.attention == "varlen":
@@ -282,8 +295,8 @@ class TrainConfig:
             pretrained one, ``NAME`` or ``NAME:FOLDER_OR_ID`` (``wan2.2:weights/wan``); or the hub id of one of ours.
             Two modalities may share one (image and video).
         text: the encoder of captions.
-        init: a checkpoint, model folder or bundled model that a new run takes its first weights from, as far as they
-            fit; empty starts from random ones. What was taken is in the run's init.json.
+        init: a checkpoint, model folder, exported file or bundled model that a new run takes its first weights from, as
+            far as they fit; empty starts from random ones. What was taken is in the run's init.json.
         imagenet: the ImageNet transformer in place of the joint one. ``train`` can plan it (``--dry-run``) and not
             train it: there is no reader of class labels yet.
     """

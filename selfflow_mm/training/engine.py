@@ -17,6 +17,7 @@ from ..flow.objectives import Batch
 from ..models.joint import JointTransformer
 from . import posthoc_ema
 from .checkpoint import latest_checkpoint
+from .checkpoint_writing import CheckpointWriter
 from .config import OptimizerConfig, RunConfig
 from .gradient_watch import GradientWatch
 from .guards import bad_step, describe_batch, stopping
@@ -92,7 +93,8 @@ def run_steps(
     console = open_console(settings.console, work.checkpoints.parent.name, state.step, steps, first=ranks.first)
     if run:
         run.open_trackers()
-    with stop_requests() as asked, watch.watching(state.optimizer), console as view:
+    saving = state.writer(work.checkpoints, settings)
+    with stop_requests() as asked, watch.watching(state.optimizer), console as view, saving as writer:
         if run:
             run.tell = view.note
         while state.step < steps:
@@ -102,7 +104,7 @@ def run_steps(
             gives_up = ""
             if state.guard.reason:
                 meter.skip()
-                gives_up = _bad_step(settings, run, state, work, source, task, batch)
+                gives_up = _bad_step(settings, run, state, work, writer, source, task, batch)
             else:
                 meter.add(losses)  # reads the numbers, so the device is done
                 watch.add(batch)
@@ -127,11 +129,11 @@ def run_steps(
                     samples(state.step)
                 if run:
                     run.track_samples(state.step)
-            stop = ranks.any(bool(asked), work.device)
+            stop = ranks.any(bool(asked) or writer.failed, work.device)
             if stop or gives_up or state.step % settings.save_every == 0 or last:
                 if gives_up:
                     state.guard.in_a_row = 0  # whoever goes on has the whole patience again
-                state.save(work.checkpoints, settings.keep)
+                state.save(writer)
                 view.saved(state.step)
                 if run:
                     report()
@@ -142,7 +144,14 @@ def run_steps(
 
 
 def _bad_step(
-    settings: RunConfig, run: RunFolder | None, state: State, work: Work, source: str, task: str, batch: Batch
+    settings: RunConfig,
+    run: RunFolder | None,
+    state: State,
+    work: Work,
+    writer: CheckpointWriter,
+    source: str,
+    task: str,
+    batch: Batch,
 ) -> str:
     """Tell of a step that was skipped; returns why the run has to stop, or nothing. All processes come here together.
 
@@ -153,6 +162,7 @@ def _bad_step(
     parts = state.ranks.gather(describe_batch(batch, source, task, state.batches.numbers(source, batch)))
     text, data_to_blame = bad_step(state.step, guard.reason, parts)
     if not settings.skip_steps:
+        writer.wait()  # or the last good one might not be there yet
         last_good = latest_checkpoint(work.checkpoints)
         raise UserError(stopping(text, data_to_blame, f"the last good checkpoint is {last_good}"))
     if run:

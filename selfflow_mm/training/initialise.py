@@ -13,9 +13,10 @@ from ..errors import UserError
 from ..generation.pipeline import FORMAT
 from ..models.flux2 import find_flux2, load_flux2
 from ..models.joint import JointTransformer
-from ..models.transfer import InitReport, Recipe, TensorFiles, differences, read_json, take_over
+from ..models.model_file import read_model_file
+from ..models.transfer import InitReport, Recipe, TensorFiles, TensorSource, differences, read_json, take_over
 from ..weights import find_weights
-from .checkpoint import latest_checkpoint
+from ..weights.checkpoints import GroupTensors, group_names, latest_checkpoint, read_state
 
 __all__ = ["InitReport", "initialise"]
 
@@ -29,7 +30,7 @@ def initialise(model: nn.Module, source: str) -> InitReport:
     Args:
         model: freshly built, on any device; copy it for the EMA afterwards.
         source: a FLUX.2 checkpoint in diffusers' format; a model folder, run folder or checkpoint of ours (its EMA
-            weights); or the name of bundled weights, such as ``tiny``.
+            weights), or a file that ``export`` wrote; or the name of bundled weights, such as ``tiny``.
 
     Returns:
         what was taken, what not, and what starts fresh; ``.text()`` for people, ``.as_dict()`` for files.
@@ -37,22 +38,28 @@ def initialise(model: nn.Module, source: str) -> InitReport:
     Raises:
         UserError: there is nothing there that can be read, or none of it fits.
     """
+    if Path(source).suffix == ".safetensors" and Path(source).is_file():
+        about = read_model_file(Path(source))
+        report = _from_ours(model, TensorFiles([Path(source)]), about["config"]["model"], source)
+        return _refuse_nothing(report)
     folder = find_weights(source)
     if find_flux2(folder) is not None:
         if not isinstance(model, JointTransformer):
             raise UserError(f"{source} is a FLUX.2 transformer, from which only a joint transformer can start")
         report = load_flux2(model, folder)
     else:
-        report = _from_ours(model, folder, source)
+        report = _from_ours(model, *_our_weights(folder, source), source)
+    return _refuse_nothing(report)
+
+
+def _refuse_nothing(report: InitReport) -> InitReport:
     if not report.taken:
         because = "; ".join(report.notes) or "no layer has the same name and shape"
-        raise UserError(f"nothing of {source} fits this model: {because}")
+        raise UserError(f"nothing of {report.source} fits this model: {because}")
     return report
 
 
-def _from_ours(model: nn.Module, folder: Path, source: str) -> InitReport:
-    file, about = _our_weights(folder, source)
-    files = TensorFiles([file])
+def _from_ours(model: nn.Module, files: TensorSource, about: dict[str, Any], source: str) -> InitReport:
     here = _shape(model)
     for width in ("width", "hidden_size"):
         if about.get(width, here.get(width)) != here.get(width):  # a vector may fit by chance, and would mean nothing
@@ -71,22 +78,21 @@ def _from_ours(model: nn.Module, folder: Path, source: str) -> InitReport:
     return take_over(model, files, {n: Recipe((n,)) for n in files.names}, source, notes, reasons)
 
 
-def _our_weights(folder: Path, source: str) -> tuple[Path, dict[str, Any]]:
-    """The safetensors file of a model, run or checkpoint folder, and the shape that its config states."""
+def _our_weights(folder: Path, source: str) -> tuple[TensorSource, dict[str, Any]]:
+    """The EMA weights of a model, run or checkpoint folder, and the shape that its config states."""
     if (folder / "run.json").is_file():
         final = folder / "model" / "model.safetensors"
         newest = None if final.is_file() else latest_checkpoint(folder / "checkpoints")
         if newest is None and not final.is_file():
             raise UserError(f"{source} is a run that has no checkpoint yet, so there is nothing to start from")
-        return (final if newest is None else newest / "ema.safetensors"), _stated(folder / "model")
+        return TensorFiles([final]) if newest is None else GroupTensors(newest, "ema"), _stated(folder / "model")
     if (folder / "state.json").is_file():
-        file = folder / "ema.safetensors"
-        if not file.is_file():
-            raise UserError(f"{source} is a checkpoint without ema.safetensors, so not one of a transformer")
-        return file, _stated(folder.parent.parent / "model")
+        if "ema" not in group_names(read_state(folder)):
+            raise UserError(f"{source} is a checkpoint without EMA weights, so not one of a transformer")
+        return GroupTensors(folder, "ema"), _stated(folder.parent.parent / "model")
     about = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if about.get("format") == FORMAT:
-        return folder / "model.safetensors", _stated(folder)
+        return TensorFiles([folder / "model.safetensors"]), _stated(folder)
     what = about.get("_class_name") or about.get("format")
     says = f"its config.json says '{what}'" if what else "it holds no config.json, run.json or state.json of these"
     raise UserError(

@@ -15,7 +15,7 @@ from ..generation.pipeline import Pipeline, refuse_other_text, write_layout
 from ..models.joint import JointConfig, JointTransformer
 from ..randomness import Randomness
 from . import ema, posthoc_ema
-from .checkpoint import latest_checkpoint
+from .checkpoint import checkpoint_to_resume
 from .config import DataConfig, TrainConfig
 from .encoders import build_features
 from .engine import as_called, run_steps
@@ -87,7 +87,7 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
     features = None
     if config.objective.encoders:
         features = build_features(config.objective.encoders, tokenizers).to(device)
-    start = latest_checkpoint(out / "checkpoints") if resume else None
+    start = checkpoint_to_resume(out / "checkpoints") if resume else None
     model, first_weights = _first_model(config, model_config, goes_on=start is not None, quiet=not ranks.first)
     ranks.wait()  # nobody makes the folder before all have looked
 

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,21 +145,14 @@ class PowerAverages:
         """What a checkpoint keeps: one group of tensors per std."""
         return {_group(std): tensors for std, tensors in self.averages.items()}
 
-    def load(self, tensors: Mapping[str, Mapping[str, Tensor]], where: Path) -> None:
-        """Put back :meth:`state` from the checkpoint ``where``.
-
-        Raises:
-            UserError: the checkpoint has no such averages: they must be kept from the first step on.
-        """
-        for std, average in self.averages.items():
-            stored = tensors.get(_group(std))
-            if stored is None:
+    def refuse_missing(self, groups: Collection[str], where: Path) -> None:
+        """UserError where the checkpoint ``where`` lacks one of :meth:`state`, which begins with a run's first step."""
+        for std in self.averages:
+            if _group(std) not in groups:
                 raise UserError(
                     f"{where} holds no average of std {std:g}, which has to be kept from a run's first step; go on "
                     "with run.posthoc_ema as the run was started, or with run.posthoc_ema.every=0"
                 )
-            for name, value in average.items():
-                value.copy_(stored[name])
 
     def save_snapshots(self, folder: Path | None, step: int, weights: str) -> None:
         """Write ``folder/step-000123-std-0.100.safetensors`` for every average, each renamed into place when whole.

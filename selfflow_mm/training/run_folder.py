@@ -7,7 +7,7 @@ warnings.jsonl      what a run had to complain of, where it had
 init.json           what the first weights were taken from, where the run was started from others
 posthoc_ema/        snapshots of running averages, where they are kept; see posthoc_ema.py
 tensorboard/        the same scalars, where TensorBoard is installed; wandb/ where that tracks the run
-checkpoints/        see checkpoint.py
+checkpoints/        see weights/checkpoints.py
 samples/step-000123/
 """
 
@@ -113,7 +113,7 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where ``save_checkpoint`` puts this run's checkpoints."""
+        """Where this run's checkpoints lie."""
         return self.path / "checkpoints"
 
     def samples_dir(self, step: int) -> Path:

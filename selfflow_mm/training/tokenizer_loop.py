@@ -18,7 +18,7 @@ from ..data.shards import ShardDataset
 from ..errors import UserError
 from ..randomness import Randomness
 from . import ema
-from .checkpoint import latest_checkpoint, read_state
+from .checkpoint import checkpoint_to_resume, read_state
 from .parts import pick_device, pick_dtype
 from .run_folder import RunFolder
 from .stopping import Stopped, stop_requests
@@ -46,7 +46,7 @@ def train_tokenizer(config: TokenizerTrainConfig, data: Path, out: Path, *, resu
         torch.set_num_threads(config.run.threads)
     shards = ShardDataset(data)
     with RunFolder(out, config=config, seed=config.run.seed, kind=f"{config.kind}-tokenizer", resume=resume) as run:
-        path = latest_checkpoint(run.checkpoints) if resume else None
+        path = checkpoint_to_resume(run.checkpoints) if resume else None
         began_with = read_state(path)["state"].get("perceptual") if path else None
         load = VideoTask.load if config.video is not None else AudioTask.load
         task: Task = load(config, shards, began_with)

@@ -24,7 +24,7 @@ from selfflow_mm.models.joint import JointConfig, JointTransformer
 from selfflow_mm.models.lora import add_lora, load_lora, lora_state, merge_lora, trainable
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.training import ema
-from selfflow_mm.training.checkpoint import latest_checkpoint
+from selfflow_mm.training.checkpoint import checkpoint_to_resume
 from selfflow_mm.training.engine import as_called, run_steps
 from selfflow_mm.training.initialise import initialise
 from selfflow_mm.training.parts import blind_to_word_order, build_model, build_text_encoder, pick_device, pick_dtype
@@ -93,7 +93,7 @@ def _finetune(config: FinetuneConfig, out: Path, resume: bool, ranks: Ranks) -> 
         refuse_taken(out)
     elif resume and (out / "model" / "config.json").exists():
         refuse_other_text(out / "model", text_encoder)
-    start = latest_checkpoint(out / "checkpoints") if resume else None
+    start = checkpoint_to_resume(out / "checkpoints", ranks) if resume else None
     if ranks.first:  # measured once, by one process
         robot_statistics(config, data, out, begun=resume, resumed=start is not None)
     ranks.wait()

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from selfflow_mm.errors import UserError
+from selfflow_mm.training.checkpoint import load_group
 from selfflow_robotics.finetune.run import finetune
 from tests.robotics.tiny_robot import config
 
@@ -41,7 +41,7 @@ def log(out: Path) -> list[dict]:
 
 def assert_near(a: Path, b: Path, names: tuple[str, ...] = ("model", "ema")) -> None:
     for name in names:
-        left, right = (load_file(folder / f"{name}.safetensors") for folder in (a, b))
+        left, right = (load_group(folder, name) for folder in (a, b))
         assert left.keys() == right.keys()
         furthest = max(float((left[k] - right[k]).abs().max()) for k in left)
         assert furthest < 1e-5, f"{name}: {furthest}"
@@ -71,19 +71,24 @@ def test_two_processes_take_the_steps_of_one(runs):
         assert a["grad_norm"] > 0.05  # or clipping would not be part of this
     for step in ("step-000003", "step-000006"):
         assert_near(one / "checkpoints" / step, two / "checkpoints" / step)
-    moved, first = (load_file(one / f"checkpoints/step-00000{k}/model.safetensors") for k in (6, 3))
+    moved, first = (load_group(one / f"checkpoints/step-00000{k}", "model") for k in (6, 3))
     assert max(float((moved[k] - first[k]).abs().max()) for k in moved) > 1e-4  # far more than what they may differ by
     a, b = (json.loads((out / "offline.json").read_text()) for out in (one, two))
     assert b["actions"]["model"]["mae"] == pytest.approx(a["actions"]["model"]["mae"], rel=1e-3)
 
 
-def test_one_process_writes(runs):
+def test_one_process_writes_all_but_checkpoints(runs):
+    def written(path: Path) -> bool:
+        return "tensorboard" in path.parts or path.name.startswith("shard-")
+
     _, one, two = runs
     names = [
-        sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and "tensorboard" not in p.parts)
+        sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and not written(p))
         for out in (one, two)
     ]
     assert names[0] == names[1]
+    shards = {p.name[:11] for p in (two / "checkpoints/step-000006").glob("*.safetensors")}
+    assert shards == {"shard-00001", "shard-00002"}  # of a checkpoint, both write a part
     assert len(list((two / "tensorboard").iterdir())) == 1
 
 
@@ -107,6 +112,7 @@ def test_two_processes_go_on_where_one_was(runs, tmp_path):
 
 def test_places_of_their_own_need_as_many_processes(tmp_path):
     """Where the processes' places in the data differ, only as many can go on."""
+    from selfflow_mm.training.checkpoint_writing import CheckpointWriter
     from selfflow_mm.training.ranks import Ranks
     from selfflow_mm.training.state import State
 
@@ -132,7 +138,8 @@ def test_places_of_their_own_need_as_many_processes(tmp_path):
     def state(ranks):
         return State(model, model, optimizer, Place(0), None, 5, ranks)
 
-    state(Two(0, 2)).save(tmp_path, keep=1)
+    with CheckpointWriter(tmp_path, keep=1) as writer:
+        state(Two(0, 2)).save(writer)
     for rank in (0, 1):
         resumed = state(Two(rank, 2))
         resumed.load(tmp_path / "step-000005")

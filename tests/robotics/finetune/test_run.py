@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from selfflow_mm.config import load_config
 from selfflow_mm.errors import UserError
@@ -19,7 +19,8 @@ from selfflow_mm.generation.pipeline import Geometry, Pipeline
 from selfflow_mm.generation.sampling import SamplingConfig
 from selfflow_mm.models.joint import JointConfig, JointTransformer
 from selfflow_mm.training import engine
-from selfflow_mm.training.checkpoint import latest_checkpoint
+from selfflow_mm.training.checkpoint import latest_checkpoint, load_checkpoint, load_group
+from selfflow_mm.training.export import export_run
 from selfflow_robotics.adapter import FlowPolicy, FlowWorldModel, RobotModel, RobotSpec
 from selfflow_robotics.finetune.config import FinetuneConfig
 from selfflow_robotics.finetune.latents import CachedWindows
@@ -34,7 +35,12 @@ def run(file: Path, out: Path, *overrides: str, resume: bool = False) -> Path:
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {f"{f.name}/{k}": v for f in sorted(folder.glob("*.safetensors")) for k, v in load_file(f).items()}
+    """Of a checkpoint by group and name, of another folder by file and name."""
+    if (folder / "state.json").exists():
+        groups = load_checkpoint(folder)[1]
+    else:
+        groups = {f.name: load_file(f) for f in sorted(folder.glob("*.safetensors"))}
+    return {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
 
 
 def assert_same(a: Path, b: Path) -> None:
@@ -118,8 +124,8 @@ def test_the_model_loads_acts_and_imagines_from_the_run_and_from_the_model(tiny_
 
 def test_the_exported_weights_are_the_average(tiny_robot_model):
     exported = load_file(tiny_robot_model.model / "model.safetensors")
-    ema = load_file(tiny_robot_model.run / "checkpoints/step-000004/ema.safetensors")
-    weights = load_file(tiny_robot_model.run / "checkpoints/step-000004/model.safetensors")
+    ema = load_group(tiny_robot_model.run / "checkpoints/step-000004", "ema")
+    weights = load_group(tiny_robot_model.run / "checkpoints/step-000004", "model")
     assert exported.keys() == ema.keys() and all(torch.equal(exported[k], ema[k]) for k in ema)
     assert any(not torch.equal(weights[k], ema[k]) for k in ema)
 
@@ -191,7 +197,7 @@ def test_unfinished_runs_act_with_their_newest_checkpoint(dot_config, tmp_path):
     with killed_at(5):
         run(dot_config, tmp_path / "cut")
     chunk, _ = ask(tmp_path / "cut")
-    shutil.copy(tmp_path / "cut/checkpoints/step-000003/ema.safetensors", tmp_path / "cut/model/model.safetensors")
+    save_file(load_group(tmp_path / "cut/checkpoints/step-000003", "ema"), tmp_path / "cut/model/model.safetensors")
     assert np.array_equal(ask(tmp_path / "cut")[0], chunk)
 
 
@@ -344,9 +350,9 @@ def test_lora_trains_beside_the_weights_and_is_merged(dot_config, joint_start, t
     start = shutil.copytree(joint_start, tmp_path / "start")
     settings = [f"init={start}", *LORA]
     whole = run(dot_config, tmp_path / "whole", *settings)
-    final = load_file(tmp_path / "whole/checkpoints/step-000006/model.safetensors")
-    ema = load_file(tmp_path / "whole/checkpoints/step-000006/ema.safetensors")
-    optimizer = load_file(tmp_path / "whole/checkpoints/step-000006/optimizer.safetensors")
+    final = load_group(tmp_path / "whole/checkpoints/step-000006", "model")
+    ema = load_group(tmp_path / "whole/checkpoints/step-000006", "ema")
+    optimizer = load_group(tmp_path / "whole/checkpoints/step-000006", "optimizer")
     adapted = {name.removesuffix(".lora_a") for name in final if name.endswith(".lora_a")}
     assert "single_blocks.0.up" in adapted and len(adapted) > 4
     # The base stands still, to the bit, in the weights and in their average.
@@ -363,6 +369,9 @@ def test_lora_trains_beside_the_weights_and_is_merged(dot_config, joint_start, t
         merged = given[f"{name}.weight"] + 2 * ema[f"{name}.lora_b"] @ ema[f"{name}.lora_a"]
         assert torch.allclose(exported[f"{name}.weight"], merged, atol=1e-6)
     ask(whole)
+    # `export` merges the checkpoint's to the same bits.
+    export_run(tmp_path / "whole", tmp_path / "again")
+    assert_same(tmp_path / "again", whole)
 
     # Killed, and the start gone: the same bits.
     with killed_at(5):
@@ -377,7 +386,7 @@ def test_lora_trains_beside_the_weights_and_is_merged(dot_config, joint_start, t
 def test_an_adapter_goes_on_where_it_was(dot_config, joint_start, tmp_path, monkeypatch):
     run(dot_config, tmp_path / "a", f"init={joint_start}", *LORA)
     own = load_file(tmp_path / "a/lora.safetensors")
-    ema = load_file(tmp_path / "a/checkpoints/step-000006/ema.safetensors")
+    ema = load_group(tmp_path / "a/checkpoints/step-000006", "ema")
     assert all(torch.equal(own[name], ema[name]) for name in own) and len(own) < len(ema)
     seen = []
 

@@ -48,7 +48,7 @@ def test_a_checkpoint_and_the_run_it_belongs_to(tmp_path: Path, capsys: pytest.C
         run.log(2, loss=0.123456, seconds=3723.0)
     path = save_checkpoint(run.checkpoints, 2, {"model": {"w": torch.zeros(3, 4)}}, {"samples": 8})
     shown = _inspect(path, capsys)
-    assert "a checkpoint after 2 steps (format version 1)" in shown and "12 numbers in 1 tensors" in shown
+    assert "a checkpoint after 2 steps (format version 2)" in shown and "12 numbers in 1 tensors" in shown
     shown = _inspect(run.path, capsys)
     assert "trains a transformer, with seed 5" in shown and "step 2 after 1 h 2 min" in shown
     assert "loss 0.1235" in shown and "step-000002" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,14 +12,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from selfflow_mm.errors import UserError
 from selfflow_mm.training.checkpoint import (
+    checkpoint_to_resume,
     latest_checkpoint,
     load_checkpoint,
+    load_group,
     load_optimizer_tensors,
     optimizer_tensors,
+    restore,
     save_checkpoint,
 )
 
@@ -113,24 +118,137 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_checkpoint(
     assert moment > 6  # the save was really cut in many places
 
 
+def _damage(file: Path) -> None:
+    """Turn one bit of its last byte; the size stays."""
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def _shard(path: Path, group: str = "model") -> Path:
+    """The file that holds a group of a small checkpoint."""
+    [file] = [f for f in path.glob("*.safetensors") if any(key.startswith(f"{group}.") for key in load_file(f))]
+    return file
+
+
 def test_an_incomplete_copy_is_passed_over_with_a_warning(tmp_path: Path) -> None:
     for step in (1, 2):
         save_checkpoint(tmp_path, step, _tensors(), {})
-    weights = tmp_path / "step-000002" / "model.safetensors"
+    weights = _shard(tmp_path / "step-000002")
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.warns(UserWarning, match="step-000002 is passed over: model.safetensors has"):
+    with pytest.warns(UserWarning, match=f"step-000002 is passed over: {weights.name} has"):
         assert latest_checkpoint(tmp_path) == tmp_path / "step-000001"
-    with pytest.raises(UserError, match="the checkpoint is broken: model.safetensors has .* use an earlier one"):
+    with pytest.raises(UserError, match="the checkpoint is broken: .* bytes instead of .*; use step-000001 before it"):
         load_checkpoint(tmp_path / "step-000002")
     (tmp_path / "step-000002" / "state.json").unlink()
     with pytest.warns(UserWarning, match="it has no state.json"):
         assert latest_checkpoint(tmp_path) == tmp_path / "step-000001"
 
 
+def test_one_wrong_bit_is_found_and_an_earlier_checkpoint_named_and_taken(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, _tensors(float(step)), {}, keep=0)
+    _damage(_shard(tmp_path / "step-000003"))
+    _damage(_shard(tmp_path / "step-000002", "ema"))
+    assert latest_checkpoint(tmp_path) == tmp_path / "step-000003"  # sizes are right
+    name = _shard(tmp_path / "step-000003").name
+    with pytest.raises(UserError, match=f"{name} has another SHA-256 .* use step-000001 before it, which is whole"):
+        load_checkpoint(tmp_path / "step-000003")
+    with pytest.raises(UserError, match="another SHA-256"):
+        load_group(tmp_path / "step-000003", "model")
+    assert load_group(tmp_path / "step-000003", "ema")["weight"][0, 0] == -3  # the file of this group is whole
+    with pytest.warns(UserWarning, match="step-00000[23] is passed over: .* has another SHA-256") as warned:
+        assert checkpoint_to_resume(tmp_path) == tmp_path / "step-000001"
+    assert len(warned) == 2
+    _damage(_shard(tmp_path / "step-000001"))
+    with pytest.raises(UserError, match="there is no earlier one that is whole"):
+        load_checkpoint(tmp_path / "step-000001")
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(UserError, match="no checkpoint in .* is whole, so"),
+    ):
+        checkpoint_to_resume(tmp_path)
+    assert checkpoint_to_resume(tmp_path / "missing") is None
+
+
+def _first_version(folder: Path, step: int, tensors: dict[str, dict[str, torch.Tensor]]) -> Path:
+    """A checkpoint as the release before this one wrote it."""
+    path = folder / f"step-{step:06d}"
+    path.mkdir(parents=True)
+    for group, named in tensors.items():
+        save_file(named, path / f"{group}.safetensors")
+    files = {f"{group}.safetensors": (path / f"{group}.safetensors").stat().st_size for group in tensors}
+    record = {"format": "selfflow-checkpoint", "version": 1, "step": step, "files": files, "state": {"samples": 8}}
+    (path / "state.json").write_text(json.dumps(record))
+    return path
+
+
+def test_checkpoints_of_the_first_version_are_read(tmp_path: Path) -> None:
+    tensors = {**_tensors(4.0), "posthoc-0.050": {"weight": torch.full((2, 3), 9.0)}}
+    path = _first_version(tmp_path, 7, tensors)
+    assert latest_checkpoint(tmp_path) == checkpoint_to_resume(tmp_path) == path
+    step, found, state = load_checkpoint(path)
+    assert (step, state) == (7, {"samples": 8}) and found.keys() == tensors.keys()
+    assert all(torch.equal(found[g]["weight"], tensors[g]["weight"]) for g in tensors)
+    room = {group: {"weight": torch.zeros(2, 3)} for group in ("ema", "posthoc-0.050")}
+    restore(path, room)
+    assert all(torch.equal(room[g]["weight"], tensors[g]["weight"]) for g in room)
+    save_checkpoint(tmp_path, 9, _tensors(), {}, keep=1)  # the run goes on with this release
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000009"]
+
+
+def test_groups_may_have_dots_and_share_a_beginning(tmp_path: Path) -> None:
+    names = ("d", "d_optimizer", "posthoc-0.05", "posthoc-0.050")
+    tensors = {group: {"a.b": torch.full((2,), float(i)), "050.x": torch.ones(1)} for i, group in enumerate(names)}
+    path = save_checkpoint(tmp_path, 1, tensors, {})
+    for i, group in enumerate(names):
+        found = load_group(path, group)
+        assert sorted(found) == ["050.x", "a.b"] and found["a.b"].tolist() == [i, i]
+    with pytest.raises(UserError, match="holds no 'posthoc-0.1'; it holds d, d_optimizer"):
+        load_group(path, "posthoc-0.1")
+
+
+def test_pieces_must_make_a_whole(tmp_path: Path) -> None:
+    """Two shards of a tensor of six rows, written here by hand; then one that covers the other's rows."""
+    for second, whole in ((4, True), (3, False)):
+        path = tmp_path / f"step-00000{second}"
+        path.mkdir()
+        for number, (offset, rows) in enumerate(((0, 4), (second, 2)), start=1):
+            places = {"DCP_SHARDING_INFO": json.dumps({"model.w": {"saved_offsets": [offset, 0]}})}
+            piece = {"model.w": torch.full((rows, 3), float(number))}
+            save_file(piece, path / f"shard-0000{number}-model-00001-of-00001.safetensors", metadata=places)
+        files = {
+            file.name: {"bytes": file.stat().st_size, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+            for file in path.iterdir()
+        }
+        record = {"format": "selfflow-checkpoint", "version": 2, "step": 1, "groups": ["model"], "state": {}}
+        (path / "state.json").write_text(json.dumps(record | {"files": files}))
+        if whole:
+            assert load_group(path, "model")["w"][:, 0].tolist() == [1, 1, 1, 1, 2, 2]
+        else:
+            with pytest.raises(UserError, match="the pieces of 'w' do not make a whole"):
+                load_group(path, "model")
+
+
+def test_restoring_fills_tensors_in_place_and_refuses_others(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 1, {"model": {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor(4)}}, {})
+    room = {"a": torch.zeros(2, 3), "n": torch.tensor(0)}
+    before = {name: tensor.data_ptr() for name, tensor in room.items()}
+    restore(path, {"model": room})
+    assert torch.equal(room["a"], torch.arange(6.0).view(2, 3)) and room["n"] == 4
+    assert before == {name: tensor.data_ptr() for name, tensor in room.items()}
+    for other, why in [
+        ({"a": torch.zeros(2, 3)}, "the model here has not 'n'"),
+        ({**room, "z": torch.zeros(1)}, "only the model here has 'z'"),
+        ({**room, "a": torch.zeros(3, 2)}, r"'a' is \(2, 3\) there, \(3, 2\) here"),
+    ]:
+        with pytest.raises(UserError, match=f"is of a model of another shape: {why}"):
+            restore(path, {"model": other})
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"version": 99}, "version 99 cannot be read; this release reads 1"),
+        ({"version": 99}, "version 99 cannot be read; this release reads 1 and 2"),
         ({"format": "x"}, "is not a checkpoint of ours"),
     ],
 )

@@ -22,7 +22,7 @@ from selfflow_mm.config_yaml import parse_yaml
 from selfflow_mm.errors import UserError
 from selfflow_mm.flow.objectives import Objective
 from selfflow_mm.training import engine, loop
-from selfflow_mm.training.checkpoint import latest_checkpoint
+from selfflow_mm.training.checkpoint import latest_checkpoint, load_checkpoint, load_group
 from selfflow_mm.training.config import OptimizerConfig, TrainConfig
 
 
@@ -30,8 +30,13 @@ def run(config: Path, out: Path, *overrides: str, resume: bool = False) -> Path:
     return loop.train(load_config(TrainConfig, config, overrides), out, resume=resume)
 
 
-def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
-    return {f"{f.name}/{k}": v for f in sorted(checkpoint.glob("*.safetensors")) for k, v in load_file(f).items()}
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Of a checkpoint by group and name, of another folder by file and name."""
+    if (folder / "state.json").exists():
+        groups = load_checkpoint(folder)[1]
+    else:
+        groups = {f.name: load_file(f) for f in sorted(folder.glob("*.safetensors"))}
+    return {f"{group}/{name}": value for group, named in groups.items() for name, value in named.items()}
 
 
 def assert_same(a: Path, b: Path) -> None:
@@ -100,14 +105,14 @@ def test_weights_move_and_the_average_follows(small_config, tmp_path):
     first = tensors(tmp_path / "a/checkpoints/step-000003")
     last = tensors(tmp_path / "a/checkpoints/step-000006")
     # Every task trains the blocks; the layers of a modality that was not drawn rightly stand still.
-    model = [k for k in last if k.startswith("model.safetensors/") and "_blocks." in k]
+    model = [k for k in last if k.startswith("model/") and "_blocks." in k]
     moved = [k for k in model if not torch.equal(first[k], last[k])]
     assert model and moved == model
     decay = 0.5 ** (1 / 6)
     name = "single_blocks.0.up.weight"
     # Between steps 3 and 6 the average moves towards the weights by 1 - decay per step, and never past them.
-    gap = (last[f"ema.safetensors/{name}"] - first[f"ema.safetensors/{name}"]).abs()
-    room = (last[f"model.safetensors/{name}"] - first[f"ema.safetensors/{name}"]).abs().max()
+    gap = (last[f"ema/{name}"] - first[f"ema/{name}"]).abs()
+    room = (last[f"model/{name}"] - first[f"ema/{name}"]).abs().max()
     assert 0 < float(gap.max()) < float(room) * (1 - decay**3) * 1.5
 
 
@@ -207,7 +212,7 @@ def test_averages_of_a_killed_run_are_those_of_one_that_was_not(small_config, tm
     names = sorted(p.name for p in (tmp_path / "cut/posthoc_ema").iterdir())
     assert names == [f"step-{n:06d}-std-{std}.safetensors" for n in (2, 4, 6, 7) for std in ("0.050", "0.100")]
     # At steps this early an average of std 0.1 is near the weights themselves, and not them.
-    weights = load_file(tmp_path / "cut/checkpoints/step-000007/model.safetensors")
+    weights = load_group(tmp_path / "cut/checkpoints/step-000007", "model")
     average = load_file(tmp_path / "cut/posthoc_ema/step-000007-std-0.100.safetensors")
     gaps = [(weights[k] - average[k]).abs().max() for k in weights]
     assert 0 < max(gaps) < 1e-2
@@ -240,7 +245,7 @@ def test_averages_cannot_begin_in_the_middle_of_a_run_but_may_end(small_config, 
         run(small_config, tmp_path / "a", *POSTHOC, resume=True)
     run(small_config, tmp_path / "b", *POSTHOC, "run.steps=3")
     run(small_config, tmp_path / "b", resume=True)
-    assert not list((tmp_path / "b/checkpoints/step-000006").glob("posthoc*"))
+    assert list(load_checkpoint(tmp_path / "b/checkpoints/step-000006")[1]) == ["model", "ema", "optimizer"]
 
 
 def test_a_run_may_start_from_the_weights_of_another(small_config, tmp_path, capsys, monkeypatch):
@@ -330,7 +335,7 @@ def test_repa_trains_towards_an_encoder_and_resumes(small_config, small_encoder,
         run(small_config, tmp_path / "cut", *repa, tasks)
     run(small_config, tmp_path / "cut", *repa, tasks, resume=True)
     assert_same(tmp_path / "whole/checkpoints/step-000006", tmp_path / "cut/checkpoints/step-000006")
-    weights = load_file(tmp_path / "whole/checkpoints/step-000006/model.safetensors")
+    weights = load_group(tmp_path / "whole/checkpoints/step-000006", "model")
     assert weights["projector.2.weight"].shape[0] == 12
     assert not any("siglip" in k or "vision" in k for k in weights)
     lines = [json.loads(line) for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
@@ -400,8 +405,8 @@ def test_attention_backends_train_to_the_same_loss(small_config, tmp_path):
 def test_a_fixed_decay_is_the_average_between_two_steps(small_config, tmp_path):
     run(small_config, tmp_path / "a", "run.ema_decay=0.9", "run.steps=3", "run.save_every=1", "run.keep=2")
     before, after = (tmp_path / f"a/checkpoints/step-00000{i}" for i in (2, 3))
-    old, new = load_file(before / "ema.safetensors"), load_file(after / "ema.safetensors")
-    for name, weight in load_file(after / "model.safetensors").items():
+    old, new = load_group(before, "ema"), load_group(after, "ema")
+    for name, weight in load_group(after, "model").items():
         assert torch.allclose(new[name], 0.9 * old[name] + 0.1 * weight, atol=1e-6)
     with pytest.raises(UserError, match="ema_decay lies in"):
         load_config(TrainConfig, small_config, ["run.ema_decay=1"])

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from selfflow_mm.config import from_dict, load_config
 from selfflow_mm.data.shards import ShardDataset, ShardWriter
@@ -18,6 +17,7 @@ from selfflow_mm.data.writing import encode_mp4, encode_png, encode_wav
 from selfflow_mm.errors import UserError
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.training import tokenizer_loop
+from selfflow_mm.training.checkpoint import load_group
 from selfflow_mm.training.stopping import Stopped
 from selfflow_mm.training.tokenizer_adversary import Adversary
 from selfflow_mm.training.tokenizer_audio import AudioTask
@@ -169,7 +169,7 @@ def test_a_resumed_run_ends_in_the_same_bits(
     monkeypatch.undo()
     train_tokenizer(config(data), shards, tmp_path / "cut", resume=True)
     for name in ("model", "ema", "optimizer", *(("discriminator", "discriminator_optimizer") if full else ())):
-        a, b = (load_file(tmp_path / run / f"checkpoints/step-000006/{name}.safetensors") for run in ("whole", "cut"))
+        a, b = (load_group(tmp_path / run / "checkpoints/step-000006", name) for run in ("whole", "cut"))
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     a, b = ((tmp_path / run / "tokenizer/model.safetensors").read_bytes() for run in ("whole", "cut"))
     assert a == b
@@ -185,7 +185,7 @@ def test_a_resumed_run_ends_in_the_same_bits(
 def test_a_frozen_encoder_keeps_its_weights(shards: Path, tmp_path: Path) -> None:
     train_tokenizer(config(FULL_AUDIO, save_every=1, keep=6), shards, tmp_path / "run")
     three, four, six = (
-        load_file(tmp_path / f"run/checkpoints/step-00000{step}/model.safetensors") for step in (3, 4, 6)
+        load_group(tmp_path / f"run/checkpoints/step-00000{step}", "model") for step in (3, 4, 6)
     )
     encoder = [k for k in six if k.startswith(("analysis", "down", "encoder", "to_"))]
     decoder = [k for k in six if k not in encoder]
@@ -260,7 +260,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(shards: Path, tmp_path: Path, m
     monkeypatch.setattr(tokenizer_loop, "_step", spoiled)
     with pytest.raises(UserError, match="step 4: loss is not finite.*last good checkpoint"):
         train_tokenizer(config(VIDEO), shards, tmp_path / "run")
-    saved = load_file(tmp_path / "run/checkpoints/step-000003/model.safetensors")
+    saved = load_group(tmp_path / "run/checkpoints/step-000003", "model")
     assert all(bool(torch.isfinite(v).all()) for v in saved.values())
     assert not (tmp_path / "run/checkpoints/step-000004").exists()
 
