@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   selfflow-mm train tiny.yaml --out runs/more init=runs/first data.sources.world.path=world run.posthoc_ema.every=100
   selfflow-mm train tiny.yaml --dry-run model.width=256 model.rope_axes=[32,16,16,0]
   selfflow-mm train paper/mixed_4b.yaml --dry-run --gpu h200 --gpus 128 --price 3.5
+  torchrun --nproc-per-node 8 -m selfflow_mm.cli.main train paper/t2v_625m.yaml --out runs/t2v parallel.shard=0
 
 CONFIG is a file, or the name of one in configs/. Any setting follows as dotted.name=value; --dry-run shows them all.
 With --resume and no CONFIG the run goes on with the settings it was started with.
@@ -44,13 +45,17 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None:
         raise UserError("train needs --out DIR, the folder of the run")
     from ..training.loop import train
+    from ..training.ranks import is_first
     from ..training.stopping import Stopped
 
     try:
         model = train(config, args.out, resume=args.resume)
     except Stopped as stopped:
-        print(f"selfflow-mm train: {stopped}")
+        if is_first():
+            print(f"selfflow-mm train: {stopped}")
         return 130
+    if not is_first():
+        return 0
     print(f"The model is in {model}, the report at {args.out / 'report.html'}.")
     prompt, ending = (config.run.prompts or ("a caption",))[0], _ending(config)
     print(f'Try: selfflow-mm generate "{prompt}" --model {args.out} --out sample{ending}')

@@ -117,6 +117,11 @@ class Ranks:
             torch.distributed.barrier()
 
 
+def is_first() -> bool:
+    """Is this the first process, or the only one? Known before they are joined and after they have parted."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 #: The only process there is.
 ONE = Ranks()
 

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from selfflow_mm.cli.run_options import read_run_config
     from selfflow_mm.errors import UserError
+    from selfflow_mm.training.ranks import is_first
     from selfflow_mm.training.stopping import Stopped
 
     from ..finetune.config import FinetuneConfig
@@ -52,8 +53,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         model = finetune(config, args.out, resume=args.resume)
     except Stopped as stopped:
-        print(f"selfflow-mm finetune-robot: {stopped}")
+        if is_first():
+            print(f"selfflow-mm finetune-robot: {stopped}")
         return 130
+    if not is_first():
+        return 0
     print(f"The model is in {model}, the report at {args.out / 'report.html'}.")
     print(f"Try: selfflow-mm serve-policy {args.out} --port 8000")
     return 0
