@@ -122,7 +122,7 @@ class CheckpointWriter:
         """
         probe = self.folder / ".probe.tmp"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            _clean(self.folder)  # what a kill left behind takes room
             probe.touch()
             probe.unlink()
             free = shutil.disk_usage(self.folder).free
@@ -182,9 +182,9 @@ class CheckpointWriter:
         self, final: Path, step: int, groups: list[str], tensors: dict[str, Tensor], state: dict[str, Any]
     ) -> None:
         draft = _draft_of(final)
-        self._together(lambda: _prepare(draft) if self.ranks.first else None)
+        self._together(lambda: self._begin(draft) if self.ranks.first else None)
         write_shards(draft, groups, tensors, self._group, self.ranks.world if self._distributed else 1)
-        # Everyone reads its own files again, which a network share has in its cache.
+        # Everyone reads its own files again: they are in its cache, where storage is shared over a network, too.
         mine = f"shard-{self.ranks.rank + 1 if self._distributed else 1:05d}-*"
         found = self._together(lambda: {file.name: _stated(file) for file in sorted(draft.glob(mine))})
         record = {
@@ -197,6 +197,10 @@ class CheckpointWriter:
             "state": state,
         }
         self._together(lambda: self._commit(draft, final, step, record) if self.ranks.first else None)
+
+    def _begin(self, draft: Path) -> None:
+        _clean(self.folder)
+        draft.mkdir()
 
     def _commit(self, draft: Path, final: Path, step: int, record: Mapping[str, Any]) -> None:
         # The state is written last and lists the rest, so that a folder copied half-way is recognised, too.
@@ -267,14 +271,13 @@ def _draft_of(final: Path) -> Path:
     return final.with_name(f".{final.name}.tmp")
 
 
-def _prepare(draft: Path) -> None:
-    folder = draft.parent
+def _clean(folder: Path) -> None:
+    """Make the folder, or remove what a killed writer left in it."""
     folder.mkdir(parents=True, exist_ok=True)
     recover(folder)
     for path in folder.iterdir():
         if _LEFTOVER.match(path.name):
             shutil.rmtree(path)
-    draft.mkdir()
 
 
 def _put_in_place(draft: Path, final: Path) -> None:

@@ -172,6 +172,7 @@ def test_room_is_looked_at_before_the_first_step(tmp_path: Path, monkeypatch) ->
     free = int(4.1e9)
     assert writer.check_room(10**9) is None
     save_checkpoint(tmp_path / "a/checkpoints", 1, _weight(1.0), {})
+    (tmp_path / "a/checkpoints/.step-000002.tmp").mkdir()  # a kill left it, and the room it takes is free again
     free = int(1.1e9)  # one is there already
     assert "less than the 3 more" in str(writer.check_room(10**9))
     assert [p.name for p in writer.folder.iterdir()] == ["step-000001"]
@@ -259,7 +260,7 @@ def test_large_groups_are_several_files(tmp_path: Path, monkeypatch) -> None:
 
 #: Every process builds the same model, shards it over all of them, takes two steps, and saves or loads.
 _WORK = """
-import json, sys, warnings
+import json, os, sys, time, warnings
 from pathlib import Path
 import torch
 from torch import nn
@@ -305,9 +306,18 @@ with joined() as ranks:
     if task == "write":
         steps(model, optimizer, range(2))
         state.batches.at = 12
-        with CheckpointWriter(folder, background=True, ranks=ranks) as writer:
+        warnings.filterwarnings("ignore", "writing .* trying again")
+        pauses, real, full = [], os.fsync, [ranks.world > 1 and ranks.rank == 1]
+        def fsync(descriptor):  # the second process's disk is full at first
+            if full.pop() if full else False:
+                raise OSError(28, "No space left on device")
+            real(descriptor)
+        os.fsync, time.sleep = fsync, pauses.append
+        with CheckpointWriter(folder, background=True, retry_seconds=9, ranks=ranks) as writer:
             state.save(writer)
             steps(model, optimizer, range(2, 4))  # while it is written
+            writer.wait()
+        assert pauses == [1] * (ranks.world > 1), pauses  # both tried again
     else:
         state.step = 0
         state.load(folder / "step-000002")
