@@ -87,7 +87,7 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
     features = None
     if config.objective.encoders:
         features = build_features(config.objective.encoders, tokenizers).to(device)
-    start = checkpoint_to_resume(out / "checkpoints") if resume else None
+    start = checkpoint_to_resume(out / "checkpoints", ranks) if resume else None
     model, first_weights = _first_model(config, model_config, goes_on=start is not None, quiet=not ranks.first)
     ranks.wait()  # nobody makes the folder before all have looked
 
