@@ -1,8 +1,9 @@
 """Which library decodes a file's pictures: PyAV, decord or torchcodec. docs/data.md has the measurements.
 
 The rule is short: PyAV, for every file. It reads everything and its colours are right; the others convert colours
-inexactly, and PyAV doing the same is about as fast, for whole clips and for a few spread frames. ``SELFFLOW_DECODER=decord`` (or ``torchcodec``) takes another one for the files that it can read as PyAV would;
-the rest, and all sound, stay with PyAV.
+inexactly, and PyAV doing the same is about as fast, for whole clips and for a few spread frames.
+``SELFFLOW_DECODER=decord`` (or ``torchcodec``) takes another one for the files that it can read as PyAV would; the rest,
+and all sound, stay with PyAV.
 """
 
 from __future__ import annotations
