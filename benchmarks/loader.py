@@ -53,11 +53,14 @@ PART = 256  # samples
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path, nargs="?", help="a folder of videos; without it only latents are measured")
-    parser.add_argument("--megabytes", type=int, default=600, help="of latents per run (default: 600)")
+    parser.add_argument(
+        "--megabytes", type=int, default=600, help="of latents per run (default: 600); 0 for clips only"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    latents(args.megabytes, args.rounds)
+    if args.megabytes:
+        latents(args.megabytes, args.rounds)
     if args.clips:
         clips(args.clips, args.rounds)
     return 0

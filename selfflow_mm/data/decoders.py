@@ -1,9 +1,9 @@
 """Which library decodes a file's pictures: PyAV, decord or torchcodec. docs/data.md has the measurements.
 
-The rule is short, because the measurements are plain: PyAV, for every file. It reads everything, its colours are
-right, and reading whole clips, which is all that preparing and encoding do, the others are not faster for the same
-colours. ``SELFFLOW_DECODER=decord`` (or ``torchcodec``) takes another one for the files that it can read as PyAV would;
-the rest, and all sound, stay with PyAV.
+The rule is short: PyAV, for every file. It reads everything and its colours are right; the others convert colours
+inexactly, and PyAV doing the same is about as fast, for whole clips and for a few spread frames.
+``SELFFLOW_DECODER=decord`` (or ``torchcodec``) takes another one for the files that it can read as PyAV would; the rest,
+and all sound, stay with PyAV.
 """
 
 from __future__ import annotations

@@ -188,14 +188,19 @@ class MediaFile:
         Args:
             rate: resample to so many samples per second; None keeps the stored rate.
         """
-        blocks = list(self.sound_blocks())
+        blocks = list(self._aligned())
         if not blocks:
             return None
-        audio = Audio(torch.cat([block.waveform for block in blocks], dim=1), blocks[0].rate)
+        audio = Audio(torch.from_numpy(np.concatenate([block for block, _ in blocks], axis=1)), blocks[0][1])
         return audio if rate is None else resample(audio, rate)
 
     def sound_blocks(self) -> Iterator[Audio]:
         """The sound from the instant of the first frame, in blocks as stored; nothing where there is no sample."""
+        for block, rate in self._aligned():
+            yield Audio(torch.from_numpy(block), rate)
+
+    def _aligned(self) -> Iterator[tuple[np.ndarray, int]]:
+        """:meth:`sound_blocks` as arrays ``(channels, samples)`` and their rate."""
         origin = self._first_frame()
         skip, rate = 0, 0
         last: np.ndarray | None = None
@@ -205,17 +210,17 @@ class MediaFile:
                 ahead = self._ahead(rate, start, origin)
                 skip = max(0, -ahead)
                 if ahead > 0:
-                    yield Audio(torch.zeros(block.shape[0], ahead), rate)
+                    yield np.zeros((block.shape[0], ahead), np.float32), rate
             last = block
             if skip >= block.shape[1]:
                 skip -= block.shape[1]
                 continue
-            yield Audio(torch.from_numpy(block[:, skip:]), rate)
+            yield block[:, skip:], rate
             skip, empty = 0, False
         if last is None:
             self.notes.add("no sound: the sound stream holds no samples")
         elif empty:  # all of it is before the picture: one sample stands for it
-            yield Audio(torch.from_numpy(last[:, -1:]), rate)
+            yield last[:, -1:], rate
 
     def _ahead(self, rate: int, start: float, origin: float | None) -> int:
         """Samples of silence that bring the sound into step with the picture; negative ones are cut."""
