@@ -2,8 +2,8 @@
 
 The rule is short: PyAV, for every file. It reads everything and its colours are right; the others convert colours
 inexactly, and PyAV doing the same is about as fast, for whole clips and for a few spread frames.
-``SELFFLOW_DECODER=decord`` (or ``torchcodec``) takes another one for the files that it can read as PyAV would; the rest,
-and all sound, stay with PyAV.
+``SELFFLOW_DECODER=decord`` (or ``torchcodec``) takes another one for the files that it can read as PyAV would; the
+rest, and all sound, stay with PyAV.
 """
 
 from __future__ import annotations
