@@ -15,19 +15,19 @@ import torch
 from safetensors.torch import load_file
 
 from selfflow_mm.config import load_config
-from selfflow_mm.training.batches import Batches
 from selfflow_mm.training.checkpoint import load_checkpoint
 from selfflow_mm.training.config import TrainConfig
 from selfflow_mm.training.loop import train
+from selfflow_mm.training.prefetch import Prefetched
 
 #: ``selfflow-mm`` that notes every step's samples in a file and takes its time with saving, so that kills fall into it.
 _PROGRAM = """
 import json, sys, time
 from selfflow_mm.training import checkpoint_writing
-from selfflow_mm.training.batches import Batches
+from selfflow_mm.training.prefetch import Prefetched
 
 notes, arguments = open(sys.argv[1], "a"), sys.argv[2:]
-real, hashes = Batches.at, checkpoint_writing.sha256
+real, hashes = Prefetched.at, checkpoint_writing.sha256
 
 def noted(self, step):
     name, task, batch = real(self, step)
@@ -39,7 +39,7 @@ def slowly(file):
     time.sleep(0.03)
     return hashes(file)
 
-Batches.at, checkpoint_writing.sha256 = noted, slowly
+Prefetched.at, checkpoint_writing.sha256 = noted, slowly
 from selfflow_mm.cli.main import main
 sys.exit(main(arguments))
 """
@@ -58,7 +58,7 @@ def _start(config: Path, out: Path, steps: int) -> subprocess.Popen:
 
 def _run(config: Path, out: Path, steps: int) -> None:
     """The run, or the rest of it, in this process and to its end."""
-    real = Batches.at
+    real = Prefetched.at
 
     def noted(self, step):
         name, task, batch = real(self, step)
@@ -67,7 +67,7 @@ def _run(config: Path, out: Path, steps: int) -> None:
         return name, task, batch
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Batches, "at", noted)
+        patch.setattr(Prefetched, "at", noted)
         train(load_config(TrainConfig, config, _settings(steps)), out, resume=(out / "run.json").exists())
 
 
