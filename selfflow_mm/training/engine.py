@@ -32,8 +32,8 @@ from .step import Work, take_step
 from .stopping import Stopped, stop_requests
 from .throughput import Throughput, peak_of
 
-#: Every task of a run is a graph of its own to the compiler: other streams, other lengths, other levels.
-_GRAPHS = 64
+#: Every task and bucket of a run is a graph of its own to the compiler: other streams, other lengths, other levels.
+_GRAPHS = 256
 
 
 def as_called(

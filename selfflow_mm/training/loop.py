@@ -28,6 +28,7 @@ from .parts import (
     complete_model_config,
     encode_captions,
     encode_sources,
+    encoded_geometry,
     load_tokenizers,
     pick_device,
     pick_dtype,
@@ -83,7 +84,7 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
     elif resume and (out / "model" / "config.json").exists():
         refuse_other_text(out / "model", text_encoder)
     refuse_other_latents(config, tokenizers, named)
-    geometry = clip_geometry(config)
+    clip_geometry(config)  # data that cannot be read say so here
     features = None
     if config.objective.encoders:
         features = build_features(config.objective.encoders, tokenizers).to(device)
@@ -110,13 +111,15 @@ def _train(config: TrainConfig, out: Path, resume: bool, ranks: Ranks) -> Path:
                 print(f"going on with other settings than before: {', '.join(run.changed)}")
             if first_weights:
                 run.write("init.json", first_weights)
-            layout = (model_config, tokenizers, geometry, config.sampling, text_level)
-            write_layout(out / "model", *layout, text_encoder=text_encoder)
         for tokenizer in tokenizers.values():
             tokenizer.to(device)
         with ranks.first_alone():  # it encodes what is not encoded yet, and the others find it done
             sources = encode_sources(config, tokenizers, named, out, quiet=not ranks.first)
             text_encoder = encode_captions(config, text_encoder, sources, out, device, quiet=not ranks.first)
+        geometry = encoded_geometry(sources)
+        if run:
+            layout = (model_config, tokenizers, geometry, config.sampling, text_level)
+            write_layout(out / "model", *layout, text_encoder=text_encoder)
         batches = build_batches(config, sources, text_encoder, ranks)
         teacher = ema.copy_for_ema(model)
         for m in (model, teacher):

@@ -254,15 +254,26 @@ def refuse_other_latents(config: TrainConfig, tokenizers: Mapping[str, Any], nam
 
 
 def clip_geometry(config: TrainConfig) -> Geometry:
-    """The clip sizes of the data, which generation takes for its own when asked for nothing else."""
+    """The clip sizes of the data, which generation takes for its own when asked for nothing else, as far as they are
+    known before anything is encoded.
+    """
     return geometry_of(source.path for source in config.data.sources.values())
 
 
 def geometry_of(paths: Iterable[str]) -> Geometry:
-    """The sizes of the samples of data sets, raw or latents; later ones win."""
+    """The sizes of the samples of data sets, raw or latents; the first that has a modality speaks for it."""
+    return _first_of(sizes_at(path) for path in paths)
+
+
+def encoded_geometry(sources: Mapping[str, tuple[SourceConfig, LatentDataset]]) -> Geometry:
+    """The same of what was encoded, where the most common size of each data set is known."""
+    return _first_of(data.about.get("sizes") or sizes_at(source.path) for source, data in sources.values())
+
+
+def _first_of(sizes: Iterable[dict[str, Any]]) -> Geometry:
     found: dict[str, Any] = {}
-    for path in paths:
-        found |= sizes_at(path)
+    for one in sizes:
+        found = one | found
     return Geometry(**found)
 
 
