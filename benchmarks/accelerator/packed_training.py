@@ -191,7 +191,6 @@ def main() -> None:
     found["save"] = {"gb": size, "copy_s": copied[0], "longest_step_beside_s": beside["longest_s"], "left_s": waited}
     shutil.rmtree(folder)
     note()
-    del saved, work
 
     settings = RunConfig(attention="varlen", async_save=False)
     whole, work = state_of(shape, settings, tokens, True, scale, device)
