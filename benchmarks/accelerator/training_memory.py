@@ -3,8 +3,8 @@
     PYTHONPATH=.:tokenizers python3 benchmarks/accelerator/training_memory.py [--out DIR]
     PYTHONPATH=.:tokenizers python3 benchmarks/accelerator/training_memory.py --dry      # one small case on a CPU
 
-A model of some 430 M parameters in bfloat16 on made-up latents: plain, recomputed, in two passes, packed with and without a
-mask; each case in a process of its own, ``torch.cuda.max_memory_allocated`` of its second step. Writes
+A model of some 430 M parameters in bfloat16 on made-up latents: plain, recomputed, in two passes, packed with and
+without a mask; each case in a process of its own, ``torch.cuda.max_memory_allocated`` of its second step. Writes
 ``training_memory.md`` to ``$OUT`` or ``--out``; a few minutes in all.
 """
 
