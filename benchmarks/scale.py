@@ -14,7 +14,7 @@ import sys
 
 from selfflow_mm.config import load_config
 from selfflow_mm.errors import UserError
-from selfflow_mm.training.cluster import MFU, Cluster
+from selfflow_mm.training.cluster import MFU, Cluster, shared_by_all
 from selfflow_mm.training.config import TrainConfig
 from selfflow_mm.training.gpus import gpu
 from selfflow_mm.training.scale import scale
@@ -30,14 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mfu", type=float, default=MFU)
     parser.add_argument("--price", type=float)
     parser.add_argument(
-        "--copies", action="store_true", help="every GPU holds everything, instead of sharing the state"
+        "--copies", action="store_true", help="as parallel.shard says (1: a copy each), instead of one copy among all"
     )
     parser.add_argument("--assume", action="append", default=[], metavar="NAME=VALUE")
     args = parser.parse_args(arguments)
     try:
         changes = {name: _number(name, text) for name, _, text in (a.partition("=") for a in args.assume)}
-        cluster = Cluster(gpu(args.gpu), args.gpus, args.mfu, args.price, shard=not args.copies)
-        sums = scale(load_config(TrainConfig, args.config, args.overrides), cluster, changes)
+        cluster = Cluster(gpu(args.gpu), args.gpus, args.mfu, args.price)
+        config = load_config(TrainConfig, args.config, args.overrides)
+        sums = scale(config if args.copies else shared_by_all(config), cluster, changes)
         print("\n".join(markdown(sums)))
     except UserError as error:
         print(f"scale: {error}", file=sys.stderr)

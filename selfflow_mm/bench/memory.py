@@ -119,6 +119,12 @@ def measure(action: Callable[[], object], device: torch.device) -> Peak | None:
     return Peak(total, max(0, total - before), "peak resident memory of a process of its own")
 
 
+def resident() -> int:
+    """Bytes of this process that are in memory (Linux); freed memory is given back to the system before."""
+    _trim()
+    return _status("VmRSS")
+
+
 def gigabytes(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 

@@ -15,7 +15,7 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gpus", type=int, metavar="N", help="so many of them (default 1)")
     group.add_argument("--mfu", type=float, metavar="SHARE", help="assumed share of the peak rate (default 0.35)")
     group.add_argument("--price", type=float, metavar="P", help="of one GPU for one hour; without it nothing is priced")
-    group.add_argument("--shard", action="store_true", help="share weights, optimizer and EMA among the GPUs")
+    group.add_argument("--shard", action="store_true", help="parallel.shard=0: all GPUs share one copy of the state")
 
 
 def read_cluster(args: argparse.Namespace) -> Cluster | None:
@@ -36,4 +36,4 @@ def read_cluster(args: argparse.Namespace) -> Cluster | None:
     if args.gpu is None:
         raise UserError(f"--{told[0]} needs --gpu, the kind of GPU to plan for")
     count = 1 if args.gpus is None else args.gpus
-    return Cluster(gpu(args.gpu), count, MFU if args.mfu is None else args.mfu, args.price, args.shard)
+    return Cluster(gpu(args.gpu), count, MFU if args.mfu is None else args.mfu, args.price)

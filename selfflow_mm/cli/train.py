@@ -38,9 +38,10 @@ def run(args: argparse.Namespace) -> int:
     cluster = read_cluster(args)
     config = read_run_config(TrainConfig, args, "tiny.yaml")
     if args.dry_run:
+        from ..training.cluster import shared_by_all
         from ..training.plan import describe_config
 
-        print(describe_config(config, cluster))
+        print(describe_config(shared_by_all(config) if args.shard else config, cluster))
         return 0
     if args.out is None:
         raise UserError("train needs --out DIR, the folder of the run")

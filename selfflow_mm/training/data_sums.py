@@ -25,7 +25,7 @@ class DataSums:
             what is drawn, where samples differ.
         latent_bytes: of a sample, as stored.
         text_bytes: of one caption's stored embedding; 0 where none is stored.
-        batch: samples of a batch.
+        batch: samples of a batch; of a packed step in the mean.
         drawn: samples that the run takes from it.
         buckets: sizes that its samples have, in the task that has most of them.
     """
@@ -36,7 +36,7 @@ class DataSums:
     sizes: dict[str, int]
     latent_bytes: int
     text_bytes: int
-    batch: int
+    batch: float
     drawn: float
     buckets: int = 1
 
@@ -83,21 +83,23 @@ def data_sums(
         sizes = {m: _mean_tokens(own, m) for m in dict.fromkeys(m for d in own for m in d.sizes)}
         latents = sum(n * channels[m] for m, n in sizes.items()) * LATENT_BYTES
         text = own[0].text * channels.get("text", 0) * text_value_bytes
-        drawn = config.run.steps * sum(d.share for d in own) * source.batch
+        drawn = config.run.steps * sum(d.share * d.batch for d in own)
+        batch = sum(d.batch for d in own) if own[0].packed else source.batch
         samples = samples_of(source)
         buckets = max(Counter(d.task for d in own).values())
         captions = source.expects.captions
-        found.append(DataSums(name, samples, captions, sizes, latents, text, source.batch, drawn, buckets))
+        found.append(DataSums(name, samples, captions, sizes, latents, text, batch, drawn, buckets))
     return found
 
 
 def _mean_tokens(draws: Sequence[Draw], modality: str) -> int:
     """Tokens of a modality in a sample, in the mean over the batches that have it."""
     having = [d for d in draws if modality in d.sizes]
-    return round(sum(d.share * d.sizes[modality] for d in having) / sum(d.share for d in having))
+    samples = sum(d.share * d.batch for d in having)
+    return round(sum(d.share * d.batch * d.sizes[modality] for d in having) / samples)
 
 
-def batch_bytes(draw: Draw, channels: Mapping[str, int], text_value_bytes: int) -> int:
-    """What the loader must deliver for one batch: latents and stored text."""
+def batch_bytes(draw: Draw, channels: Mapping[str, int], text_value_bytes: int) -> float:
+    """What the loader must deliver for one batch, or this part of a packed step: latents and stored text."""
     media = sum(n * channels[m] for m, n in draw.sizes.items()) * LATENT_BYTES
     return draw.batch * (media + draw.text * channels.get("text", 0) * text_value_bytes)

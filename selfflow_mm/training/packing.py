@@ -65,11 +65,7 @@ class PackedBatches(Batches):
         """This process's rows of a step. The batch's source and task are those of its samples, joined by ``+``."""
         drawn = self._take_until_full(step)
         bins = self.rows * self.ranks.shares
-        if len(drawn) < bins:
-            raise UserError(
-                f"a step of {self.budget:,} tokens holds {len(drawn)} samples, and they are shared among {bins} rows; "
-                "raise data.pack, or take fewer processes or passes"
-            )
+        refuse_few(self.budget, len(drawn), bins)
         laid = spread([item.total for item in drawn], bins)
         first = self.ranks.share_index * self.rows
         mine = [[drawn[i] for i in row] for row in laid[first : first + self.rows]]
@@ -224,12 +220,34 @@ class PackedBatches(Batches):
             for task, share in config.tasks.items():
                 modalities = Conditions.named(task).modalities
                 largest = max(sum(data.tokens(m, i) for m in modalities) for i in self._all(name, task))
-                most = largest + self.text_encoder.max_tokens
-                if share > 0 and config.ratio > 0 and largest + 1 > self.budget:
-                    raise UserError(
-                        f"data.pack is {self.budget:,} tokens, and one sample of data.sources.{name} takes {largest:,} "
-                        f"for {task}; raise it to {most:,} at least"
-                    )
+                if share > 0 and config.ratio > 0:
+                    refuse_large(self.budget, name, task, largest, self.text_encoder.max_tokens)
+
+
+def refuse_few(budget: int, samples: int, rows: int) -> None:
+    """Every row of a step has a sample.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    if samples < rows:
+        raise UserError(
+            f"a step of {budget:,} tokens holds {samples} samples, and they are shared among {rows} rows; "
+            "raise data.pack, or take fewer processes or passes"
+        )
+
+
+def refuse_large(budget: int, source: str, task: str, tokens: int, max_text: int) -> None:
+    """A sample of ``tokens`` media tokens fits into a step with an empty caption at least.
+
+    Raises:
+        UserError: it does not.
+    """
+    if tokens + 1 > budget:
+        raise UserError(
+            f"data.pack is {budget:,} tokens, and one sample of data.sources.{source} takes {tokens:,} "
+            f"for {task}; raise it to {tokens + max_text:,} at least"
+        )
 
 
 def pick(u: float, shares: Mapping[str, float]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,8 +22,10 @@ from ..weights import find_weights
 from .cluster import Cluster
 from .config import TrainConfig
 from .data_sums import DataSums, data_sums
-from .memory import TrainingMemory, activation_bytes, training_memory
-from .parts import blind_to_word_order, complete_model_config, pick_device, pick_dtype
+from .memory import TrainingMemory, activations_of, training_memory
+from .packed_steps import PackedSteps, packed_steps
+from .parts import blind_to_word_order, complete_model_config, pick_device, pick_dtype, refuse_uneven
+from .ranks import ONE, Ranks
 from .sizes import count_imagenet
 from .stand_ins import StatedText, planned_text_encoder, planned_tokenizers
 from .workload import TEXT_TOKENS, Draw, draws_of, largest, mean_step_flops
@@ -67,16 +70,47 @@ class Plan:
         stored = self.text is not None and not isinstance(self.text, ByteTextEncoder)
         return {**self.model.modalities, **({"text": self.model.text_channels} if stored else {})}
 
-    def memory(self, draw: Draw, samples: int) -> TrainingMemory:
-        """Of a device that holds everything and takes so many samples of a batch."""
-        kept = self.config.run.posthoc_ema
-        size = self.dtype.itemsize
-        return training_memory(
+    def refuse_uneven(self, ranks: Ranks) -> None:
+        """As the run would.
+
+        Raises:
+            UserError: batches or heads cannot be shared so.
+        """
+        if isinstance(self.model, JointConfig):  # train has no other yet
+            refuse_uneven(self.config, self.model, ranks)
+
+    def packed(self, ranks: Ranks = ONE) -> PackedSteps:
+        """Of a run that packs.
+
+        Raises:
+            UserError: a step holds fewer samples than the processes have rows.
+        """
+        return packed_steps(self.draws, self.config.data.pack, ranks.shares, self.config.run.accumulate)
+
+    def pass_of(self, draw: Draw, ranks: Ranks = ONE) -> tuple[int, int]:
+        """Rows that a process takes at once, and tokens of each."""
+        if draw.packed:
+            return 1, self.packed(ranks).row
+        return math.ceil(draw.batch / ranks.shares / self.config.run.accumulate), draw.tokens
+
+    def memory(self, draw: Draw, ranks: Ranks = ONE) -> TrainingMemory:
+        """Of one of the processes that share a batch, where each holds a copy of everything."""
+        run, size = self.config.run, self.dtype.itemsize
+        rows, tokens = self.pass_of(draw, ranks)
+        # Captions differ in length, so rows of several samples are padded, and padding is masked.
+        masked = run.attention == "sdpa" and isinstance(self.model, JointConfig) and (draw.packed or rows > 1)
+        activations = activations_of(
+            self.model, tokens, rows, size, recompute=self.recompute, masked=masked, context=ranks.context
+        )
+        kept = run.posthoc_ema
+        memory = training_memory(
             self.parameters,
-            activation_bytes(self.model, draw.tokens, samples, size, recompute=self.recompute),
+            activations,
             size,
             averages=1 + (len(kept.stds) if kept.every else 0),
+            accumulates=run.accumulate > 1,
         )
+        return memory if ranks.world == 1 else replace(memory, averaged=memory.gradients)
 
     def data(self) -> list[DataSums]:
         """What its data sets hold."""
@@ -130,9 +164,12 @@ def describe_config(config: TrainConfig, cluster: Cluster | None = None) -> str:
     from .plan_cluster import cluster_lines
 
     plan = make_plan(config, for_gpu=cluster is not None)
+    if cluster is None:
+        # How many processes there will be is not known: the fewest that can share samples so.
+        plan.refuse_uneven(Ranks(0, config.parallel.context, config.parallel.context))
     most, steps = largest(plan.draws), config.run.steps
     student, teacher = config.objective.layers(plan.model.depth)
-    memory = plan.memory(most, most.batch)
+    memory = plan.memory(most)
     dtype = str(plan.dtype).removeprefix("torch.")
     lines = [
         dump_yaml(config).rstrip(),
@@ -141,16 +178,14 @@ def describe_config(config: TrainConfig, cluster: Cluster | None = None) -> str:
         *(f"  {name:18} {count:>14,}" for name, count in plan.counts.items()),
         f"Features: student after block {student}, teacher after block {teacher}, of {plan.model.depth}",
         f"Device{' here' if cluster else ''}: {plan.device}, matrix products in {dtype}",
-        f"Largest batch: {most.batch} samples of {most.task}, about {most.tokens} tokens each "
-        f"({', '.join(f'{m} {n}' for m, n in most.sizes.items())}, text about {most.text})",
+        *(_packed_lines(plan) if most.packed else [_largest_line(most)]),
         *([_text_line(plan.text, most.text)] if plan.text else []),
         *_data_lines(plan),
-        f"Work: {amount(most.batch * most.flops)}FLOPs for a step on it, "
-        f"{amount(steps * mean_step_flops(plan.draws))}FLOPs for {steps:,} of what is drawn",
+        f"Work: {_work(plan, most)}, {amount(steps * mean_step_flops(plan.draws))}FLOPs for {steps:,} of what is drawn",
         f"Memory estimate: {size(memory.state)} for weights, gradients, AdamW and EMA"
         f"{' and bfloat16 copies' if memory.casts else ''},",
-        f"  {size(memory.activations)} for activations{' with recomputation' if plan.recompute else ''}; "
-        f"{size(memory.total)} in all",
+        f"  {size(memory.activations)} for activations{_of_pass(plan)}; {size(memory.total)} at the fullest moment",
+        *_not_shared(config, cluster),
         *(cluster_lines(plan, cluster) if cluster else []),
         *plan.notes,
     ]
@@ -170,6 +205,42 @@ def size(count: float) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
 
+def _largest_line(most: Draw) -> str:
+    return (
+        f"Largest batch: {most.batch} samples of {most.task}, about {most.tokens} tokens each "
+        f"({', '.join(f'{m} {n}' for m, n in most.sizes.items())}, text about {most.text})"
+    )
+
+
+def _packed_lines(plan: Plan) -> Iterator[str]:
+    """What a step holds that is no batch."""
+    samples = sum(d.batch for d in plan.draws)
+    tokens = sum(d.batch * d.tokens for d in plan.draws)
+    yield (
+        f"Packed steps: {plan.config.data.pack:,} tokens at most, text included; in the mean {tokens:,.0f} tokens of "
+        f"{samples:,.4g} samples"
+    )
+    for d in plan.draws:
+        yield f"  {d.batch:,.4g} of {d.name}, about {d.tokens:,} tokens each (text about {d.text})"
+
+
+def _work(plan: Plan, most: Draw) -> str:
+    if most.packed:
+        return f"{amount(mean_step_flops(plan.draws))}FLOPs for a step in the mean"
+    return f"{amount(most.batch * most.flops)}FLOPs for a step on it"
+
+
+def _of_pass(plan: Plan) -> str:
+    passes = plan.config.run.accumulate
+    return (" with recomputation" if plan.recompute else "") + (f" of one of {passes} passes" if passes > 1 else "")
+
+
+def _not_shared(config: TrainConfig, cluster: Cluster | None) -> Iterator[str]:
+    """Settings that say nothing of one process."""
+    if cluster is None and (config.parallel.shard != 1 or config.parallel.context > 1):
+        yield "  of one process alone; what parallel.shard and parallel.context save is planned with --gpu and --gpus"
+
+
 def _data_lines(plan: Plan) -> Iterator[str]:
     """Of data sets whose size is known."""
     for d in plan.data():
@@ -184,7 +255,9 @@ def _data_lines(plan: Plan) -> Iterator[str]:
 
 
 def _text_tokens(config: TrainConfig, encoder: TextEncoder) -> int:
-    """Tokens of a long caption of the data; without data what captions usually have."""
+    """Tokens of a long caption of the data, which sets a batch's length, or of the mean caption where steps are packed;
+    without data what captions usually have.
+    """
     if isinstance(encoder, ByteTextEncoder):
         return TEXT_TOKENS
     captions = [" ".join(["word"] * TEXT_TOKENS)]
@@ -193,7 +266,10 @@ def _text_tokens(config: TrainConfig, encoder: TextEncoder) -> int:
             captions += captions_at(source.path, first=64)
     except UserError:  # a dry run needs no data
         pass
-    return max(encoder.count(captions[1:] or captions))
+    counts = encoder.count(captions[1:] or captions)
+    if not config.data.pack:
+        return max(counts)
+    return round(sum(counts) / len(counts))
 
 
 def _text_line(encoder: TextEncoder, tokens: int) -> str:

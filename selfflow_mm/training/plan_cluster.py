@@ -49,40 +49,64 @@ class Estimate:
 
 
 def estimate(plan: Plan, cluster: Cluster) -> Estimate:
-    """What ``plan`` takes on ``cluster``."""
-    fullest = max(plan.draws, key=lambda d: cluster.samples(d.batch) * d.tokens)
-    memory = plan.memory(fullest, cluster.samples(fullest.batch))
-    if cluster.shard:
-        memory = sharded(memory, cluster.count, _gathered(plan))
+    """What ``plan`` takes on ``cluster``, which is laid out as its devices share the work (:func:`laid_out`)."""
+    memories = {d.name: plan.memory(d, cluster.ranks) for d in (plan.draws[:1] if _packs(plan) else plan.draws)}
+    fullest = max((d for d in plan.draws if d.name in memories), key=lambda d: memories[d.name].total)
+    memory = memories[fullest.name]
+    if cluster.shard > 1:
+        memory = sharded(memory, cluster.shard, _gathered(plan))
     objective, depth = plan.config.objective, plan.model.depth
     teacher = objective.layers(depth)[1] / depth if objective.method.target == "teacher" else 0.0
     step = cluster.mean_seconds(plan.draws)
+    if _packs(plan):
+        step = cluster.working_seconds(plan.packed(cluster.ranks).slowest)
     return Estimate(
         fullest,
         memory,
         step,
         step * plan.config.run.steps,
         cluster.end_of_step_seconds(plan.parameters),
-        cluster.exchanged_bytes(plan.parameters, plan.dtype.itemsize, teacher),
+        cluster.exchanged_bytes(plan.parameters, plan.dtype.itemsize, teacher, plan.config.run.accumulate),
         cluster,
     )
 
 
+def laid_out(plan: Plan, cluster: Cluster) -> Cluster:
+    """``cluster`` with its devices grouped as the run's settings say.
+
+    Raises:
+        UserError: the run would refuse so many processes.
+    """
+    found = cluster.laid_out(plan.config.parallel)
+    plan.refuse_uneven(found.ranks)
+    return found
+
+
 def cluster_lines(plan: Plan, cluster: Cluster) -> Iterator[str]:
     """The estimate in words."""
+    cluster = laid_out(plan, cluster)
     e, gpu = estimate(plan, cluster), cluster.gpu
     yield (
         f"On {cluster.count} x {gpu.name} ({gpu.flops / 1e12:,.0f} TFLOP/s of dense bfloat16, {gpu.memory / 1e9:.0f} "
         f"GB, {gpu.bandwidth / 1e12:.2f} TB/s each; {gpu.source}), all of it an estimate:"
     )
-    yield from _memory_lines(e)
+    yield f"  Shared: {_sharing(cluster)}"
+    yield from _memory_lines(plan, e)
     assumed = ", the default" if cluster.mfu == MFU else ""
     yield f"  Step: {e.step:.3g} s in the mean, at an assumed {cluster.mfu:.0%} of the peak{assumed}"
-    for d in plan.draws:
-        again = f", {amount(cluster.samples(d.batch) * d.again)}FLOPs of it recomputation" if d.again else ""
+    if _packs(plan):
+        mean = cluster.mean_seconds(plan.draws)
         yield (
-            f"    {d.share:.1%} {d.name}: {cluster.samples(d.batch)} of {d.batch} samples on a device, "
-            f"{amount(cluster.samples(d.batch) * (d.flops + d.again))}FLOPs there{again}, {cluster.seconds(d):.3g} s"
+            f"    {plan.config.data.pack:,} tokens at most, of which a device has {plan.packed(cluster.ranks).row:,} "
+            f"in its longest row; {e.step / mean - 1:.1%} of it for rows that are alike in tokens and not in work"
+        )
+    for d in plan.draws:
+        samples = cluster.samples(d)
+        again = f", {amount(samples * d.again / cluster.context)}FLOPs of it recomputation" if d.again else ""
+        where = "a device" if cluster.context == 1 else f"{cluster.context} devices"
+        yield (
+            f"    {'' if d.packed else f'{d.share:.1%} '}{d.name}: {samples:.4g} of {d.batch:.4g} samples on {where}, "
+            f"{amount(samples * (d.flops + d.again) / cluster.context)}FLOPs on each{again}, {cluster.seconds(d):.3g} s"
         )
     yield f"  Run: {plan.config.run.steps:,} steps, {_duration(e.seconds)}, {e.gpu_hours:,.0f} GPU-hours"
     if e.cost is None:
@@ -103,27 +127,47 @@ def _links(e: Estimate) -> str:
     return f", at least {1e3 * e.exchanged / (e.cluster.gpu.links / 2):.3g} ms within one machine and more between them"
 
 
-def _memory_lines(e: Estimate) -> Iterator[str]:
+def _packs(plan: Plan) -> bool:
+    return plan.config.data.pack > 0
+
+
+def _sharing(cluster: Cluster) -> str:
+    """What the settings of ``parallel`` make of the devices."""
+    if cluster.shard == 1:
+        state = "a copy of the state on each (parallel.shard=1)"
+    elif cluster.copies == 1:
+        state = f"one copy of the state among all {cluster.shard} (parallel.shard=0, FSDP2)"
+    else:
+        state = f"{cluster.copies} copies of the state, each among {cluster.shard} (hybrid, FSDP2)"
+    tokens = f"; each sample among {cluster.context} (parallel.context)" if cluster.context > 1 else ""
+    return f"{state}; every step in {cluster.ranks.shares} parts{tokens}"
+
+
+def _memory_lines(plan: Plan, e: Estimate) -> Iterator[str]:
     m, cluster = e.memory, e.cluster
-    how = f"a {cluster.count}th of the state each" if cluster.shard and cluster.count > 1 else "a whole copy each"
-    copies = "gathered weights" if cluster.shard else "bfloat16 copies"
+    rows, tokens = plan.pass_of(e.fullest, cluster.ranks)
+    how = f"1/{cluster.shard} of the state each" if cluster.shard > 1 else "a whole copy each"
+    copies = "gathered weights" if cluster.shard > 1 else "bfloat16 copies"
+    what = f"a row of {tokens:,} tokens" if e.fullest.packed else f"{rows} samples of {e.fullest.task}"
+    if cluster.context > 1:
+        what += f", of whose tokens a device has 1/{cluster.context}"
     yield (
         f"  Memory per device ({how}): {size(m.state - m.casts)} weights, gradients, AdamW and EMA, {size(m.casts)} "
         f"{copies}, {size(m.activations)} activations"
     )
     verdict = "fits" if e.fits else "does not fit"
     yield (
-        f"    of {cluster.samples(e.fullest.batch)} samples of {e.fullest.task}: {size(m.total)}, {verdict} into "
+        f"    of {what}; at the fullest moment {size(m.total)}, {verdict} into "
         f"{size(cluster.gpu.memory)} (without tokenizers, encoders, libraries and the allocator's waste)"
     )
 
 
 def _caveats(plan: Plan, e: Estimate) -> Iterator[str]:
-    cluster = e.cluster
-    uneven = sorted({d.batch for d in plan.draws if d.batch % cluster.count})
-    if uneven:
-        which = ", ".join(map(str, uneven))
-        yield f"  note: batches of {which} do not divide by {cluster.count}; the fullest device sets the pace"
+    if _packs(plan) and plan.config.run.attention == "sdpa":
+        yield (
+            "  note: run.attention=sdpa computes all pairs of a row and keeps a mask of them in every block; varlen "
+            "and flex do not, and the seconds above are theirs"
+        )
     if e.end_of_step > _MUCH * e.step:
         yield "  note: moving the weights takes a large part of a step; larger batches or fewer GPUs use them better"
 
@@ -136,8 +180,8 @@ def _gathered(plan: Plan) -> int:
     else:
         blocks = {"double_blocks": config.model.double_blocks, "single_blocks": config.model.single_blocks}
     largest = max(counts[name] // number for name, number in blocks.items() if number)
-    outside = plan.parameters - sum(counts[name] for name in blocks)
-    return gathered_bytes(outside, largest, plan.dtype.itemsize)
+    root = plan.parameters - sum(counts[name] for name in (*blocks, "projector"))
+    return gathered_bytes(root, largest, plan.dtype.itemsize)
 
 
 def _duration(seconds: float) -> str:

@@ -126,6 +126,16 @@ def is_first() -> bool:
 ONE = Ranks()
 
 
+def refuse_context(context: int, world: int) -> None:
+    """Processes can be grouped by the samples they share.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if world % context:
+        raise UserError(f"parallel.context is {context}, which does not divide the {world} processes of this run")
+
+
 @contextmanager
 def joined(context: int = 1) -> Iterator[Ranks]:
     """The ranks that torchrun started, or the only one there is.
@@ -137,8 +147,7 @@ def joined(context: int = 1) -> Iterator[Ranks]:
         UserError: the processes cannot be grouped so.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world % context:
-        raise UserError(f"parallel.context is {context}, which does not divide the {world} processes of this run")
+    refuse_context(context, world)
     if world == 1:
         yield Ranks()
         return

@@ -15,7 +15,7 @@ from .cluster import Cluster
 from .config import TrainConfig
 from .data_sums import DataSums
 from .plan import Plan, make_plan
-from .plan_cluster import Estimate, estimate
+from .plan_cluster import Estimate, estimate, laid_out
 
 #: Bytes per parameter in a checkpoint: weights, EMA and two moments, all float32.
 CHECKPOINT = 16
@@ -139,4 +139,4 @@ def scale(config: TrainConfig, cluster: Cluster, changes: Mapping[str, float] | 
     if empty or not config.data.sources:
         where = f"data.sources.{empty[0]}.expects.samples" if empty else "data.sources"
         raise UserError(f"{where} says nothing, so there is nothing to sum")
-    return Scale(plan, estimate(plan, cluster), assumed)
+    return Scale(plan, estimate(plan, laid_out(plan, cluster)), assumed)

@@ -63,9 +63,11 @@ def _data(s: Scale) -> Iterator[str]:
     yield "| | batch | share of steps | drawn | passes | media tokens drawn |"
     yield "|---|---:|---:|---:|---:|---:|"
     for d in data:
-        share = sum(x.share for x in s.plan.draws if x.source == d.name)
+        own = [x for x in s.plan.draws if x.source == d.name]
+        share = 1.0 if own[0].packed else sum(x.share for x in own)
+        batch = _count(d.batch)
         yield (
-            f"| {d.name} | {d.batch:,} | {share:.0%} | {s.plan.config.run.steps:,} x {share:.2f} x {d.batch:,} = "
+            f"| {d.name} | {batch} | {share:.0%} | {s.plan.config.run.steps:,} x {share:.2f} x {batch} = "
             f"{d.drawn / 1e6:.1f} M | {d.passes:.2f} | {amount(d.drawn * d.tokens)} |"
         )
     yield ""
@@ -106,8 +108,8 @@ def _compute(s: Scale) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---:|---:|"
     for d in plan.draws:
         yield (
-            f"| {d.name} | {d.tokens:,} | {amount(d.flops)} | {amount(d.again)} | {c.samples(d.batch)} of "
-            f"{d.batch:,} | {c.seconds(d):.2f} | {d.share:.1%} |"
+            f"| {d.name} | {d.tokens:,} | {amount(d.flops)} | {amount(d.again)} | {_count(c.samples(d))} of "
+            f"{_count(d.batch)} | {c.seconds(d):.2f} | {d.share:.1%} |"
         )
     yield ""
     steps = plan.config.run.steps
@@ -116,10 +118,10 @@ def _compute(s: Scale) -> Iterator[str]:
     m = e.memory
     yield (
         f"- memory on a device: {amount(m.state)}B of state and gathered weights, {amount(m.activations)}B of "
-        f"activations, {amount(m.total)}B of {amount(c.gpu.memory)}B"
+        f"activations; {amount(m.total)}B of {amount(c.gpu.memory)}B at the fullest moment"
     )
-    whole = estimate(plan, replace(c, shard=not c.shard))
-    other = "one that holds a whole copy" if c.shard else "one of those that share the state (FSDP2)"
+    whole = estimate(plan, replace(c, shard=c.count if c.shard == 1 else 1))
+    other = "one that holds a whole copy" if c.shard > 1 else "one of those that share the state (FSDP2)"
     fits = "fits" if whole.fits else "does not fit"
     yield f"- on {other}: {amount(whole.memory.total)}B, which {fits}"
     yield ""
@@ -140,13 +142,18 @@ def _bandwidth(s: Scale) -> Iterator[str]:
     yield "**The loader, and the network**"
     yield ""
     yield f"- latents: {amount(mean)}B/s in the mean, {amount(mean / nodes)}B/s a machine of {s['node']:g}"
-    yield f"- at most, during {most.source} {most.task}: {amount(peak)}B/s"
+    if not most.packed:  # packed steps are all alike
+        yield f"- at most, during {most.source} {most.task}: {amount(peak)}B/s"
     if "text" in channels:
         yield f"- with stored captions: {amount(text)}B/s"
     yield f"- raw media instead: {amount(raw)}B/s, to decode and encode in the step"
-    for shard in (False, True):
+    machine = round(s["node"])
+    ways = {"copies: gradients reduced": 1}
+    if c.count > machine and c.count % machine == 0:
+        ways[f"hybrid: shared among the {machine} of a machine, gradients reduced between machines"] = machine
+    ways["sharded: weights gathered, gradients reduced"] = c.count
+    for how, shard in ways.items():
         sent = estimate(plan, replace(c, shard=shard)).exchanged
-        how = "sharded: weights gathered, gradients reduced" if shard else "copies: gradients reduced"
         ratio = sent / s["nic"] / e.step
         yield f"- {how}: {amount(sent)}B a device and step, {sent / s['nic']:.2f} s at `nic`, {ratio:.0%} of a step"
     yield ""
@@ -193,6 +200,10 @@ def _failures(s: Scale) -> Iterator[str]:
 
 def _priced(s: Scale, hours: float) -> str:
     return "" if s.cluster.price is None else f", {hours * s.cluster.price:,.0f} at {s.cluster.price:g} an hour"
+
+
+def _count(samples: float) -> str:
+    return f"{samples:,.0f}" if samples == round(samples) else f"{samples:,.4g}"
 
 
 def _short(value: float) -> str:

@@ -32,16 +32,26 @@ def mesh_of(processes: int, ranks: Ranks, device: torch.device) -> DeviceMesh | 
     Raises:
         UserError: the processes cannot be grouped so.
     """
-    from torch.distributed.device_mesh import init_device_mesh
-
-    size = processes or ranks.world
-    if ranks.world % size:
-        raise UserError(f"parallel.shard is {size}, which does not divide the {ranks.world} processes of this run")
+    size = group_size(processes, ranks.world)
     if size == 1:
         return None
+    from torch.distributed.device_mesh import init_device_mesh  # takes long to import
+
     if size == ranks.world:
         return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
     return init_device_mesh(device.type, (ranks.world // size, size), mesh_dim_names=("copy", "shard"))
+
+
+def group_size(processes: int, world: int) -> int:
+    """How many of ``world`` processes keep one copy among them; ``processes`` as ``parallel.shard`` says it.
+
+    Raises:
+        UserError: the processes cannot be grouped so.
+    """
+    size = processes or world
+    if world % size:
+        raise UserError(f"parallel.shard is {size}, which does not divide the {world} processes of this run")
+    return size
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -15,7 +15,7 @@ from ..models.flops import Flops, imagenet_forward_flops, joint_forward_flops, t
 from ..models.imagenet import IMAGENET_XL_2, ImageNetConfig, SelfFlowPerTokenDiT
 from ..models.joint import JointConfig
 from ..models.presets import ABOUT, OURS, PRESETS, SOURCES, count_parameters, counted, preset
-from .memory import TrainingMemory, activation_bytes, sampling_bytes, training_memory
+from .memory import TrainingMemory, activations_of, sampling_bytes, training_memory
 
 #: The ImageNet transformer's row.
 IMAGENET = "xl/2"
@@ -183,7 +183,7 @@ def _size(
     step: Flops,
     load: Load,
 ) -> Size:
-    activations = activation_bytes(config, tokens, load.batch, load.bytes_per_value, recompute=load.recompute)
+    activations = activations_of(config, tokens, load.batch, load.bytes_per_value, recompute=load.recompute)
     return Size(
         name,
         about,

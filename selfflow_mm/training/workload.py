@@ -23,6 +23,8 @@ from ..models.flops import imagenet_forward_flops, training_step_flops
 from ..models.imagenet import ImageNetConfig
 from ..models.joint import JointConfig
 from .config import SourceConfig, TrainConfig
+from .packed_steps import packed_steps
+from .packing import refuse_large
 from .parts import geometry_of
 from .throughput import Throughput
 
@@ -38,29 +40,31 @@ _TOLD_BY = {"video": ("frames", "height", "width"), "image": ("height", "width")
 
 @dataclass(frozen=True)
 class Draw:
-    """One kind of batch.
+    """One kind of batch; or one kind of sample of packed steps, of which every step has some.
 
     Attributes:
         source: name of its data set; empty where the config has none.
         task: what it trains.
         share: of all steps, in [0, 1].
-        batch: samples of a step, all devices together.
+        batch: samples of a step, all devices together; in the mean where steps are packed.
         sizes: modality -> tokens of a sample.
         text: tokens of a caption; 0 for the ImageNet transformer.
         flops: of one sample in a training step, by the formula of ``models.flops``.
         again: FLOPs that recomputation adds to that; no work of the model.
         bucket: what tells it from others of the task, where samples of the source differ in size.
+        packed: it shares its step with other kinds.
     """
 
     source: str
     task: str
     share: float
-    batch: int
+    batch: float
     sizes: Mapping[str, int]
     text: int
     flops: int = 0
     again: int = 0
     bucket: str = ""
+    packed: bool = False
 
     @property
     def name(self) -> str:
@@ -79,10 +83,11 @@ def draws_of(
     """Every kind of batch that the run draws.
 
     Samples have the shape of the data where these are here, else that which ``expects`` says, else the bundled world's.
-    Where their sizes differ, each bucket is a kind of its own.
+    Where their sizes differ, each bucket is a kind of its own. Where steps are packed (``data.pack``), every kind is in
+    each of them, by its share of the samples.
 
     Raises:
-        UserError: no task can be made of these tokenizers.
+        UserError: no task can be made of these tokenizers, or a sample is larger than a packed step.
     """
     sources = {n: s for n, s in config.data.sources.items() if s.ratio > 0}
     if not sources:
@@ -104,7 +109,12 @@ def draws_of(
                 for bucket, (held, sizes) in buckets.items():
                     draw = Draw(name, task, part * held, source.batch, sizes, text_tokens, bucket=bucket)
                     draws.append(_counted(config, model, draw))
-    return draws
+    if not config.data.pack:
+        return draws
+    for draw in draws:
+        refuse_large(config.data.pack, draw.source, draw.task, draw.tokens - draw.text, config.text.max_tokens)
+    counts = packed_steps(draws, config.data.pack).counts
+    return [replace(d, share=1.0, batch=n, packed=True) for d, n in zip(draws, counts, strict=True)]
 
 
 def _buckets(
@@ -143,7 +153,7 @@ def largest(draws: Sequence[Draw]) -> Draw:
 
 
 def mean_step_flops(draws: Sequence[Draw]) -> float:
-    """FLOPs of a step, in the mean over the batches that are drawn."""
+    """FLOPs of a step, in the mean over what is drawn."""
     return sum(d.share * d.batch * d.flops for d in draws)
 
 

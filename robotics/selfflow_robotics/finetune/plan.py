@@ -9,7 +9,7 @@ import torch
 from selfflow_mm.config import dump_yaml
 from selfflow_mm.flow.objectives import Batch, Objective
 from selfflow_mm.models.presets import count_parameters
-from selfflow_mm.training.memory import activation_bytes, training_memory
+from selfflow_mm.training.memory import activations_of, training_memory
 from selfflow_mm.training.parts import blind_to_word_order, build_text_encoder, pick_device, pick_dtype
 from selfflow_mm.training.plan import amount
 from selfflow_mm.training.throughput import Throughput
@@ -76,7 +76,7 @@ def describe(config: FinetuneConfig) -> str:
     recompute = config.run.recompute == "blocks"
     memory = training_memory(
         total,
-        activation_bytes(model, largest, config.data.batch, dtype.itemsize, recompute=recompute),
+        activations_of(model, largest, config.data.batch, dtype.itemsize, recompute=recompute),
         dtype.itemsize,
         averages=1 + (len(kept.stds) if kept.every else 0),
     )
