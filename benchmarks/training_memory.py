@@ -47,13 +47,13 @@ LOW = {"run.precision": "bfloat16"}
 AGAIN = {"run.recompute": "blocks"}
 CASES = {
     "float32": Case(384, 16),
-    "float32, wider": Case(640, 20),
+    "float32, wider": Case(640, 16),
     "float32, recomputed": Case(384, 48, AGAIN),
     "float32, two passes": Case(384, 32, {"run.accumulate": 2}),
     "float32, averages": Case(384, 16, {"run.posthoc_ema.every": 100}),
     "float32, no teacher": Case(384, 16, {"objective.name": "flow"}),
     "bfloat16": Case(256, 16, LOW),
-    "bfloat16, recomputed": Case(256, 32, LOW | AGAIN),
+    "bfloat16, recomputed": Case(128, 32, LOW | AGAIN),
     "packed, sdpa": Case(384, 1, {"data.pack": 2400}, {"t2v": 1.0, "t2i": 1.0}),
     "packed, varlen": Case(384, 1, {"data.pack": 2400, "run.attention": "varlen"}, {"t2v": 1.0, "t2i": 1.0}),
     "two processes, copies": Case(384, 16, processes=2),
