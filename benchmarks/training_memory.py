@@ -28,6 +28,21 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+#: The page's last words.
+WHY = """
+## What the estimate counts, and why
+
+- Not all parts at once. Gradients come while activations go, so the peak is the fullest of: the teacher's pass over
+  the student's kept activations, a block's backward pass at the beginning (no gradients) or at the end (no
+  activations), the update. Plans before summed the parts and left temporaries out: two errors that nearly cancelled
+  in a single pass without a long mask, and nowhere else.
+- Temporaries: the teacher's pass and a block's backward pass (SwiGLU's gradient) hold 6 H a token and more at once.
+- Gradients of earlier passes with `run.accumulate`; a second copy of all gradients while processes that hold a copy
+  of the model each average them.
+- Masks: `sdpa` keeps one of tokens x tokens for every padded or packed row in every block, in the products' type.
+- A single block with biases keeps 3 D less than one whose queries, keys and values alone have them: there they are
+  added to a copy.
+""".strip()
 #: A measurement may differ from its estimate by so much.
 WITHIN = 0.10
 
@@ -281,6 +296,8 @@ def _page(lines: list[str], args: argparse.Namespace) -> Iterator[str]:
         "State is weights, gradients, AdamW and averages; planned is less than the sum, as gradients come while "
         "activations go."
     )
+    yield ""
+    yield WHY
 
 
 def _processor() -> str:
