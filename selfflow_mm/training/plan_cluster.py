@@ -95,10 +95,10 @@ def cluster_lines(plan: Plan, cluster: Cluster) -> Iterator[str]:
     assumed = ", the default" if cluster.mfu == MFU else ""
     yield f"  Step: {e.step:.3g} s in the mean, at an assumed {cluster.mfu:.0%} of the peak{assumed}"
     if _packs(plan):
-        mean = cluster.mean_seconds(plan.draws)
+        waiting = 1 - cluster.mean_seconds(plan.draws) / e.step
         yield (
-            f"    {plan.config.data.pack:,} tokens at most, of which a device has {plan.packed(cluster.ranks).row:,} "
-            f"in its longest row; {e.step / mean - 1:.1%} of it for rows that are alike in tokens and not in work"
+            f"    {plan.config.data.pack:,} tokens at most, {plan.packed(cluster.ranks).row:,} in the longest row; "
+            f"{waiting:.1%} of the seconds are waiting, for rows are alike in tokens and not in work"
         )
     for d in plan.draws:
         samples = cluster.samples(d)
