@@ -309,7 +309,7 @@ def _hits_block_or_floor(scene: Scene, motion: Motion) -> bool:
 STORIES: dict[str, Story] = {
     "drop": Story(_draw_drop, _lands, share=10, latest=1.7),
     "throw": Story(_draw_throw, _lands, share=9, earliest=0.45, latest=1.7),
-    "series": Story(_draw_series, _lands_in_turn, share=15, latest=1.3),
+    "series": Story(_draw_series, _lands_in_turn, share=24, latest=1.3),
     "ramp": Story(_draw_ramp, _leaves, share=45, latest=0.9),
     "shelf": Story(_draw_shelf, _leaves, share=50, latest=0.75),
     "collide": Story(_draw_collide, _meet, share=32, latest=1.1),
