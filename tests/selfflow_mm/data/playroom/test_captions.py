@@ -58,9 +58,10 @@ def test() -> list[tuple[Novelty, Told]]:
     return [(novelty, tell(number, novelty)) for number in range(20) for novelty in NOVELTIES]
 
 
-@given(st.sampled_from(FORMS), st.lists(NAMED, min_size=3, max_size=3), st.sampled_from(WORDS), PLACES)
-def test_every_sentence_is_parsed_to_what_it_claims(form, objects, sign, places) -> None:
-    assert parse(say(form, objects, sign, places)) == claims_of(form, objects, sign, places)
+@given(st.lists(NAMED, min_size=3, max_size=3), st.sampled_from(WORDS), PLACES)
+def test_every_sentence_is_parsed_to_what_it_claims(objects, sign, places) -> None:
+    for form in FORMS:
+        assert parse(say(form, objects, sign, places)) == claims_of(form, objects, sign, places)
 
 
 @given(SOUNDS, st.booleans())
@@ -68,11 +69,12 @@ def test_every_list_of_sounds_is_parsed(sounds, held_out) -> None:
     assert parse(hear(sounds, held_out=held_out)) == Claims(sounds=sounds)
 
 
-@given(st.sampled_from(FORMS), st.lists(NAMED, min_size=3, max_size=3), PLACES, SOUNDS, st.booleans())
-def test_sentences_with_sounds_are_parsed(form, objects, places, sounds, held_out) -> None:
-    told = claims_of(form, objects, "CAT", places)
-    text = hear(sounds, held_out=held_out, sentence=say(form, objects, "CAT", places))
-    assert parse(text) == Claims(told.objects, told.actions, told.sign, told.places, sounds)
+@given(st.lists(NAMED, min_size=3, max_size=3), PLACES, SOUNDS, st.booleans())
+def test_sentences_with_sounds_are_parsed(objects, places, sounds, held_out) -> None:
+    for form in FORMS:
+        told = claims_of(form, objects, "CAT", places)
+        text = hear(sounds, held_out=held_out, sentence=say(form, objects, "CAT", places))
+        assert parse(text) == Claims(told.objects, told.actions, told.sign, told.places, sounds)
 
 
 @pytest.mark.parametrize(
