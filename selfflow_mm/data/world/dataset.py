@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
-from selfflow_mm.data.shards import ShardWriter
+from selfflow_mm.data.clip_writing import EncodedClip, write_clips
 from selfflow_mm.data.writing import encode_mp4
-from selfflow_mm.errors import UserError
 
 from .clip import make_clip
 from .constants import FPS, FRAMES, HEIGHT, RATE, WIDTH, WORLD_VERSION
@@ -29,7 +19,7 @@ _INFO: dict[str, Any] = {
 }
 
 
-def encode_clip(index: int, seed: int) -> tuple[str, dict[str, bytes], dict[str, Any]]:
+def encode_clip(index: int, seed: int) -> EncodedClip:
     """One clip as a shard sample: its key, its files by ending, and its JSON."""
     clip = make_clip(seed, index)
     files = {"mp4": encode_mp4(clip.video, clip.audio, crf=12, fast=True)}
@@ -40,58 +30,13 @@ def encode_clip(index: int, seed: int) -> tuple[str, dict[str, bytes], dict[str,
 def write_world(
     folder: str | Path, clips: int, seed: int, *, workers: int = 1, start: int = 0, progress: bool = True
 ) -> None:
-    """Make clips ``start`` to ``start + clips - 1`` of the world ``seed`` into a new data set folder.
-
-    The bytes of the shards do not depend on ``workers``. The folder appears when it is complete; until then a hidden
-    folder beside it holds the work, which an error or an interruption removes.
+    """Make clips ``start`` to ``start + clips - 1`` of the world ``seed`` into a new data set folder, see
+    :func:`~selfflow_mm.data.clip_writing.write_clips`.
 
     Raises:
         UserError: the folder exists and is not empty, or a number is out of range.
     """
-    if clips < 1 or workers < 1 or start < 0 or not 0 <= seed < 2**64:
-        raise UserError(
-            f"a world needs clips >= 1, workers >= 1, start >= 0 and 0 <= seed < 2**64; "
-            f"got clips={clips}, workers={workers}, start={start}, seed={seed}"
-        )
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"'{folder}' exists and is not an empty folder; give another --out or remove it first")
     made_by = f"selfflow-mm make-world --clips {clips} --seed {seed}" + (f" --start {start}" if start else "")
     info = {**_INFO, "created_by": made_by, "world": WORLD_VERSION, "seed": seed, "start": start}
-    with _beside(folder) as unfinished, ShardWriter(unfinished, info=info) as writer:
-        samples = _encoded(range(start, start + clips), seed, min(workers, clips))
-        for key, files, meta in tqdm(samples, total=clips, unit="clip", desc="make-world", disable=not progress):
-            writer.add(key, files, meta)
-
-
-def _encoded(indices: range, seed: int, workers: int) -> Iterator[tuple[str, dict[str, bytes], dict[str, Any]]]:
-    """Encoded clips in the order of their indices."""
     make = partial(encode_clip, seed=seed)
-    if workers == 1:
-        yield from map(make, indices)
-        return
-    # "spawn": forking a process in which torch already runs threads can hang.
-    with multiprocessing.get_context("spawn").Pool(workers, _start_worker) as pool:
-        yield from pool.imap(make, indices, chunksize=8)
-
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)  # the parallelism is over clips
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
-
-
-@contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A hidden folder next to ``folder`` that takes its place when the block succeeds and vanishes when it fails."""
-    unfinished = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.tmp")
-    try:
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot make a folder at '{folder}' ({error.strerror}); give another --out") from error
-    try:
-        yield unfinished
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        os.replace(unfinished, folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    write_clips(folder, make, clips, seed=seed, start=start, workers=workers, info=info, progress=progress)

@@ -1,0 +1,108 @@
+"""A clip of the playroom: everything about it follows from (seed, index, split)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from selfflow_mm.errors import UserError
+from selfflow_tokenizers.media import Audio, Video
+
+from .captions import Caption, make_captions
+from .constants import FPS, RATE, WORLD_VERSION
+from .events import list_events
+from .holdout import NOVELTIES, Novelty, Split, check_split
+from .physics import Motion
+from .picture import render_picture
+from .scene import Scene
+from .sound import render_sound
+from .stories import draw_clip
+
+
+@dataclass(frozen=True)
+class PlayroomClip:
+    """A video with sound and everything there is to know about it.
+
+    Attributes:
+        video: ``(33, 64, 64, 3)`` at 16 frames per second.
+        audio: ``(2, 33000)`` at 16 kHz; sample 0 is at the instant of frame 0.
+        captions: one of each kind, the full one first; all are true of the clip.
+        events: contacts, rolls and hidden times in order, as in docs/world.md; ready for JSON.
+        meta: the rest of the sample's JSON, as in docs/world.md.
+    """
+
+    video: Video
+    audio: Audio
+    captions: tuple[Caption, ...]
+    events: tuple[dict[str, Any], ...]
+    meta: dict[str, Any]
+
+
+def make_clip(seed: int, index: int, split: Split = "train") -> PlayroomClip:
+    """Clip number ``index`` of the world ``seed``; the same arguments always give the same clip.
+
+    Args:
+        split: "train" never shows what is held out (``holdout``), each clip of "test" shows one kind of it.
+
+    Raises:
+        UserError: a number out of range, or another split.
+    """
+    rng = _generator(seed, index, split)
+    novelty: Novelty | None = NOVELTIES[int(rng.integers(len(NOVELTIES)))] if split == "test" else None
+    scene, motion = draw_clip(rng, novelty)
+    captions = make_captions(rng, scene, motion, held_out=novelty == "form")
+    frames, seen = render_picture(scene, motion)
+    return PlayroomClip(
+        video=Video(torch.from_numpy(frames), FPS),
+        audio=Audio(torch.from_numpy(render_sound(scene, motion)), RATE),
+        captions=captions,
+        events=tuple(list_events(scene, motion)),
+        meta={
+            "world": WORLD_VERSION,
+            "seed": seed,
+            "index": index,
+            "split": split,
+            "novelty": novelty,
+            "story": scene.kind,
+            "objects": _objects(scene, motion, seen),
+            "room": _room(scene),
+        },
+    )
+
+
+def _generator(seed: int, index: int, split: str) -> np.random.Generator:
+    """The random numbers of one clip: Philox keyed by (seed, index), its counter starting elsewhere for each split."""
+    check_split(split)
+    if not (0 <= seed < 2**64 and 0 <= index < 2**64):
+        raise UserError(f"a world's seed and a clip's index lie in 0 ... 2**64 - 1, got seed={seed}, index={index}")
+    key = np.array([seed, index], dtype=np.uint64)
+    counter = np.array([0, 0, 0, split == "test"], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def _objects(scene: Scene, motion: Motion, seen: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {
+            "shape": thing.shape,
+            "colour": thing.colour,
+            "material": thing.material,
+            "size": round(thing.size, 3),
+            "word": thing.word or None,
+            "states": [[*state, share] for state, share in zip(path.round(3).tolist(), shares, strict=True)],
+        }
+        for thing, path, shares in zip(scene.things, motion.states, seen.round(3).tolist(), strict=True)
+    ]
+
+
+def _room(scene: Scene) -> dict[str, Any]:
+    sides = [side for side, there in zip(("left", "right"), scene.walls, strict=True) if there]
+    return {
+        "walls": sides,
+        "ramp": None if scene.ramp is None else [round(value, 3) for value in scene.ramp],
+        "shelf": None if scene.shelf is None else [round(value, 3) for value in scene.shelf],
+        "screen": None if scene.screen is None else list(scene.screen),
+        "sign": None if scene.sign is None else {"word": scene.sign.word, "box": list(scene.sign.box)},
+    }
