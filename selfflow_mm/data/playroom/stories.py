@@ -107,6 +107,12 @@ def _flight(
     spin = 0.0 if thing.shape == "ball" or thing.word else float(rng.uniform(-_SPIN, _SPIN))
     lands = ground - thing.depth()
     over, sideways = float(rng.uniform(*x)), float(rng.uniform(*across))
+    low, high = _between_walls(thing, 0.1)
+    start = min(max(over - sideways * time, low), high)
+    sideways = (over - start) / time
+    left, right = thing.reach(np.linspace(-spin * time, 0.0, 9))
+    if min(over, start) - left.max() < WALL_LEFT + 0.5 or max(over, start) + right.max() > WALL_RIGHT - 0.5:
+        spin = 0.0  # turned, it would not fit beside the wall
     if not stays and time > _FROM_ABOVE and rng.random() < 0.6:
         slow = float(rng.uniform(0.0, 25.0))
         top = -thing.depth(math.pi) - 6.0  # turned, it may reach lower than when level
@@ -252,7 +258,7 @@ def _draw_block(rng: Rng, cast: Casting, time: float) -> Scene:
 def _draw_sign(rng: Rng, cast: Casting, time: float) -> Scene:
     thing = cast.thing(_SMALL)
     word = cast.word(4)
-    low, high = _between_walls(thing, 0.0)
+    low, high = _between_walls(thing, 0.1)
     lefts = range(PITCH, WIDTH - PITCH * len(word), PITCH)
     # An object flies beside the sign, so that its word stays legible.
     lanes = []
@@ -303,7 +309,7 @@ def _hits_block_or_floor(scene: Scene, motion: Motion) -> bool:
 STORIES: dict[str, Story] = {
     "drop": Story(_draw_drop, _lands, share=10, latest=1.7),
     "throw": Story(_draw_throw, _lands, share=9, earliest=0.45, latest=1.7),
-    "series": Story(_draw_series, _lands_in_turn, share=15, latest=1.3),
+    "series": Story(_draw_series, _lands_in_turn, share=24, latest=1.3),
     "ramp": Story(_draw_ramp, _leaves, share=45, latest=0.9),
     "shelf": Story(_draw_shelf, _leaves, share=50, latest=0.75),
     "collide": Story(_draw_collide, _meet, share=32, latest=1.1),

@@ -15,7 +15,7 @@ import numpy as np
 from .scene import Thing
 from .text import LETTER_HEIGHT, PITCH
 
-#: sRGB of the eight colours; the two nearest are 55 apart in CIELAB (docs/world.md), all 35 from the wall.
+#: sRGB of the eight colours; the two nearest (red, orange) are 53 apart in CIELAB, all at least 38 from the wall.
 PAINT: dict[str, tuple[int, int, int]] = {
     "red": (204, 12, 36),
     "orange": (255, 142, 0),
@@ -59,6 +59,8 @@ def finish(
     # Black cannot darken: what is darker on other paints is greyer on it. White cannot brighten: its glass and metal
     # are a little grey, or nothing would show on them.
     dark = _GREY_ON_BLACK if black else paint * np.float32(0.38 if white else 0.56)
+    if thing.colour == "yellow":
+        dark = np.array([190, 148, 0], dtype=np.float32)  # a darker yellow would be an olive green
     pale = paint * np.float32(0.44) + np.float32(124)
     if black or white:
         pale = np.array([92, 94, 104] if black else [200, 208, 224], dtype=np.float32)
@@ -79,7 +81,8 @@ def finish(
         colour = _mix(colour, dark, 0.5 * np.clip(along / 0.4, 0, 1))
         colour = _mix(colour, dark, np.clip(1.6 - inside, 0, 1) * 0.8)
     elif thing.material == "rubber":
-        colour = _mix(colour, dark * np.float32(1.0 if black else 0.85), np.clip(2.6 - inside, 0, 1))
+        edge = 1.5 if thing.shape == "star" else 2.2  # of a star's narrow arms enough paint must remain
+        colour = _mix(colour, dark, np.clip(edge - inside, 0, 1))
     else:
         colour = _mix(colour, pale, np.clip(inside - 2.2, 0, 1) * np.clip(0.8 - facing * 0.2, 0, 1))
         spark = np.exp(-(((x + 0.2 * thing.size) ** 2 + (y + 0.17 * thing.size) ** 2) / (0.11 * thing.size) ** 2))

@@ -42,12 +42,12 @@ class ReaderTraining:
 
     Attributes:
         clips: distinct clips whose frames it sees, and as many words.
-        steps: of 16 frames each; objects and words take half as many of 64.
+        steps: of 16 frames, and as many of 64 strips of writing; objects take half as many of 64.
         seed: of clips, weights and the order.
     """
 
     clips: int = 500
-    steps: int = 1300
+    steps: int = 1200
     seed: int = 70_001
 
 
@@ -118,7 +118,7 @@ def train_words(options: ReaderTraining, tokenizer: Any | None) -> WordReader:
     """The network that reads strips; its words are letters drawn at random, so that it reads and does not guess."""
     strips, targets = _strips(options, tokenizer)
     net = WordReader()
-    for chosen in _steps(net, len(strips), 64, options.steps // 2, "reading letters"):
+    for chosen in _steps(net, len(strips), 64, options.steps, "reading letters"):
         logits = net(_spoilt(strips[chosen].movedim(-1, 1).float() / 255))
         F.cross_entropy(logits, targets[chosen].long()).backward()
     return net.eval()
