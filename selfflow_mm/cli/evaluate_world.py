@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--media", type=Path, metavar="FOLDER", help="MP4s with captions.json, in place of a model")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--n", type=int, default=500, help="clips of each set (default: 500)")
-    parser.add_argument("--seed", type=int, default=0, help="of the noise; clip i has seed + i (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
+    parser.add_argument("--device", default="auto", help="of the model: auto (default), cpu, cuda")
     parser.add_argument(
         "--untrained", type=int, default=50, metavar="N", help="clips of an untrained model (default: 50)"
     )
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..evaluation.world.run import WorldPlan, evaluate
     from ..evaluation.world.summary import as_text
+    from ..training.parts import pick_device
 
     plan = WorldPlan(
         out=args.out,
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         n=args.n,
         untrained=args.untrained,
         seed=args.seed,
+        device=str(pick_device(args.device)),
         train=args.train,
         train_clips=args.train_clips,
     )

@@ -39,6 +39,7 @@ class WorldPlan:
         n: clips.
         untrained: clips of a model that has learned nothing.
         seed: of the noise.
+        device: where the model runs.
         train: shards that the model was trained on, for memorisation; None takes clips of the train split of the world
             ``seed 0``.
         train_clips: how many of them, evenly spread.
@@ -51,6 +52,7 @@ class WorldPlan:
     n: int = 500
     untrained: int = 50
     seed: int = 0
+    device: str = "cpu"
     train: str | None = None
     train_clips: int = 1000
 
@@ -71,6 +73,8 @@ def evaluate(plan: WorldPlan) -> Table:
     reader = Reader.load()
     pipeline = Pipeline.from_pretrained(plan.model) if plan.model else None
     coder = Pipeline.from_pretrained(plan.tokenizers) if plan.tokenizers else pipeline
+    if pipeline is not None:
+        pipeline.model.to(plan.device)
     _take(plan)
     rows = _Rows(plan.out / "results.jsonl", reader, plan)
     keys = [str(i) for i in range(plan.n)]
@@ -87,7 +91,9 @@ def evaluate(plan: WorldPlan) -> Table:
         rows.add(UNTRAINED, folder_clips(plan.out / UNTRAINED, plan.untrained))
     sets = rows.sets(GENERATED if pipeline else GIVEN if given else REAL)
     table = summarise(sets)
-    _write_json(plan.out / "summary.json", {"plan": _record(plan), "table": as_json(table)})
+    novelties = {name: as_json(summarise(group)) for name, group in _by_novelty(sets).items()}
+    summary = {"plan": _record(plan), "table": as_json(table), "by what is held out": novelties}
+    _write_json(plan.out / "summary.json", summary)
     files = {name: plan.out / name for name in (GENERATED, UNTRAINED)} | ({GIVEN: plan.media} if plan.media else {})
     write_report(plan.out, plan.model or str(plan.media or "real clips"), table, sets, files)
     return table
@@ -118,8 +124,9 @@ class _Rows:
         with open(self._path, "a", encoding="utf-8") as file:
             for clip in tqdm(clips, desc=f"measuring {name}", unit="clip", total=total):
                 if clip.key not in done:
-                    done[clip.key] = {"set": name, "key": clip.key} | self._measure(clip)
-                    file.write(json.dumps(done[clip.key]) + "\n")
+                    row = {"set": name, "key": clip.key, "novelty": clip.novelty} | self._measure(clip)
+                    done[clip.key] = row
+                    file.write(json.dumps(row) + "\n")
                     file.flush()
 
     def sets(self, shuffle: str) -> dict[str, list[Row]]:
@@ -147,6 +154,17 @@ def shuffled(rows: list[Row], fps: float = 16.0) -> list[Row]:
     pairs = zip(rows, rows[1:] + rows[:1], strict=True)
     mixed = [row | {"onsets": other["onsets"]} for row, other in pairs]
     return [row | hear(row, None, fps) for row in mixed]
+
+
+def _by_novelty(sets: dict[str, list[Row]]) -> dict[str, dict[str, list[Row]]]:
+    """What is held out -> the sets that follow the test split's captions, of these clips alone."""
+    novelty = {int(row["key"]): row["novelty"] for row in sets[REAL]}
+    found: dict[str, dict[str, list[Row]]] = {}
+    for name in (GENERATED, REAL, CODED):
+        for row in sets.get(name, ()):
+            group = found.setdefault(novelty[int(row["key"].removesuffix(".mp4"))], {})
+            group.setdefault(name, []).append(row)
+    return found
 
 
 def _training_clips(plan: WorldPlan) -> Iterator[tuple[Video, Audio]]:

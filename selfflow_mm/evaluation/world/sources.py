@@ -21,16 +21,19 @@ from selfflow_tokenizers.media import Audio, Video
 
 #: The world whose test split gives captions and real clips; never one to train on.
 TEST_WORLD = 90_001
+#: Clips generated at once.
+_AT_ONCE = 8
 CAPTIONS = "captions.json"
 
 
 @dataclass(frozen=True)
 class ClipFile:
-    """A clip to measure: its name, its caption and its MP4, a file or bytes."""
+    """A clip to measure: its name, its caption and its MP4, a file or bytes; what is new in a true one."""
 
     key: str
     caption: str
     media: Path | bytes
+    novelty: str | None = None
 
     def read(self) -> tuple[Video, Audio]:
         """Picture and sound.
@@ -48,7 +51,7 @@ def real_clips(keys: Sequence[str], world: int = TEST_WORLD) -> Iterator[ClipFil
     """True clips of the test split as MP4, as a model's results are kept; a clip's key is its index."""
     for key in keys:
         clip = make_clip(world, int(key), "test")
-        yield ClipFile(key, clip.captions[0].text, _mp4(clip.video, clip.audio))
+        yield ClipFile(key, clip.captions[0].text, _mp4(clip.video, clip.audio), clip.meta["novelty"])
 
 
 def coded_clips(keys: Sequence[str], tokenizers: Mapping[str, Any], world: int = TEST_WORLD) -> Iterator[ClipFile]:
@@ -59,22 +62,27 @@ def coded_clips(keys: Sequence[str], tokenizers: Mapping[str, Any], world: int =
             [video] = tokenizers["video"].decode(tokenizers["video"].encode([clip.video]))
             samples = clip.audio.waveform.shape[1]
             [audio] = tokenizers["audio"].decode(tokenizers["audio"].encode([clip.audio]), samples=samples)
-        yield ClipFile(key, clip.captions[0].text, _mp4(video, audio))
+        yield ClipFile(key, clip.captions[0].text, _mp4(video, audio), clip.meta["novelty"])
 
 
 def generate(pipeline: Pipeline, folder: Path, n: int, seed: int, *, world: int = TEST_WORLD) -> None:
     """Make a clip for each of the first ``n`` captions of the test split into a folder, those that are not there yet.
 
-    Clip i has the noise of seed ``seed + i``, whatever was there before. Its file appears when it is whole.
+    Eight are made at once; clip i has the noise ``i % 8`` of seed ``seed + i // 8``, whatever was there before. A file
+    appears when it is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
     captions = {f"{i:05d}.mp4": make_clip(world, i, "test").captions[0].text for i in range(n)}
     _place(folder / CAPTIONS, json.dumps(captions, indent=1).encode())
-    missing = [(i, name) for i, name in enumerate(captions) if not (folder / name).exists()]
-    for i, name in tqdm(missing, desc=f"making {folder.name}", unit="clip"):
-        [result] = pipeline([captions[name]], "t2va", seed=seed + i)
-        assert result.video is not None and result.audio is not None
-        _place(folder / name, _mp4(result.video, result.audio))
+    names = list(captions)
+    for start in tqdm(range(0, n, _AT_ONCE), desc=f"making {folder.name}", unit=f"{_AT_ONCE} clips"):
+        group = names[start : start + _AT_ONCE]
+        if all((folder / name).exists() for name in group):
+            continue
+        made = pipeline([captions[name] for name in group], "t2va", seed=seed + start // _AT_ONCE)
+        for name, result in zip(group, made, strict=True):
+            assert result.video is not None and result.audio is not None
+            _place(folder / name, _mp4(result.video, result.audio))
 
 
 def untrained(pipeline: Pipeline, seed: int) -> Pipeline:

@@ -37,6 +37,8 @@ def test_a_folder_is_measured_and_gone_on_with(clips: Path, tmp_path: Path, caps
     assert len(lines) == 6 and {json.loads(line)["set"] for line in lines} == {"given", "real"}
     summary = json.loads((out / "summary.json").read_text())
     assert summary["table"]["given"]["colours right"]["n"] == 3 and summary["plan"]["n"] == 3
+    held_out = summary["by what is held out"]
+    assert sum(part["real"]["count right"]["n"] for part in held_out.values()) == 3
     assert "<video" in (out / "report.html").read_text()
     # Cut off in the middle of a line, it is completed, and nothing else is measured again.
     (out / "results.jsonl").write_text("\n".join(lines[:4]) + "\n" + lines[4][:30])
