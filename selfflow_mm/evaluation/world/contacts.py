@@ -17,6 +17,8 @@ JUMP = 1.3
 _LASTS = 0.6
 #: Contacts of one object are at least so many frames apart; of two objects that touch, one blow is within so many.
 _APART, _ONE_BLOW = 1.5, 1.1
+#: Frames from the moment an object's edge comes in until a frame shows enough of it to be seen (median of true clips).
+_SEEN_LATE = 1.3
 #: Gap in pixels between two boxes that may be touching.
 _TOUCHING = 3.0
 
@@ -36,8 +38,8 @@ class SeenContact:
 
 @dataclass(frozen=True)
 class SeenEvents:
-    """``contacts`` in order of time, and ``entrances``: frames at which an object comes in from a side, rolling or
-    sliding, which is heard too."""
+    """``contacts`` in order of time, and ``entrances``: times in frames at which an object comes in from a side, rolling
+    or sliding, which is heard too."""
 
     contacts: tuple[SeenContact, ...]
     entrances: tuple[float, ...]
@@ -147,8 +149,8 @@ def _touch(one: Track, other: Track, frame: int) -> bool:
 
 
 def _enters(track: Track) -> float | None:
-    """The frame at which an object comes in from the left or the right, or None."""
+    """When an object's edge comes in from the left or the right, in frames, or None."""
     first = int(np.argmax(track.area > 0))
     side = track.box[first, 0] == 0 or track.box[first, 2] == WIDTH
     from_above = track.box[first, 1] == 0
-    return float(first) if first and side and not from_above else None
+    return max(0.0, first - _SEEN_LATE) if first and side and not from_above else None

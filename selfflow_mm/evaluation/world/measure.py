@@ -38,7 +38,7 @@ def measure_clip(reader: Reader, caption: str, video: Video, audio: Audio) -> Ro
         "objects": [_named(track) for track in tracks],
         "words": words,
         "contacts": [round(contact.time, 3) for contact in events.contacts],
-        "entrances": list(events.entrances),
+        "entrances": [round(time, 3) for time in events.entrances],
         "onsets": [round(time, 3) for time in onsets],
         **asdict(faithfulness.compare(claims, tracks, words)),
     }

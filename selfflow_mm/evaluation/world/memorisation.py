@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from selfflow_mm.errors import UserError
 from selfflow_mm.evaluation.pictures import mel_spectrogram_db
 from selfflow_tokenizers.media import Audio, Video
 
@@ -40,8 +41,18 @@ class TrainingClips:
         self._pictures, self._sounds = torch.stack([p for p, _ in pairs]), torch.stack([s for _, s in pairs])
 
     def nearest(self, video: Video, audio: Audio) -> Nearest:
-        """How near the nearest of them are."""
-        return Nearest(_least(self._pictures, _picture(video)), _least(self._sounds, _sound(audio)))
+        """How near the nearest of them are.
+
+        Raises:
+            UserError: the clip has another length or frame rate.
+        """
+        picture, sound = _picture(video), _sound(audio)
+        if picture.shape != self._pictures.shape[1:] or sound.shape != self._sounds.shape[1:]:
+            raise UserError(
+                f"a clip of {len(video.frames)} frames and {audio.seconds:.2f} s is not as long as the training clips "
+                "it is compared with; --train-clips 0 leaves the comparison out"
+            )
+        return Nearest(_least(self._pictures, picture), _least(self._sounds, sound))
 
 
 def _least(bank: Tensor, one: Tensor) -> float:

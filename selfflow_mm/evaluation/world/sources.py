@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from selfflow_mm.data.playroom.clip import make_clip
+from selfflow_mm.data.playroom.grammar import parse
 from selfflow_mm.data.reading import read_media
 from selfflow_mm.data.writing import encode_mp4
 from selfflow_mm.errors import UserError
@@ -97,7 +98,7 @@ def folder_clips(folder: Path, n: int = 0) -> list[ClipFile]:
     """The clips of a folder with ``captions.json``: {"file.mp4": "its caption", ...}; ``n`` at most, 0 for all.
 
     Raises:
-        UserError: no captions, or a file that they name is missing.
+        UserError: no captions, one that is none of the world's, or a file that they name is missing.
     """
     file = folder / CAPTIONS
     if not file.is_file():
@@ -112,7 +113,8 @@ def folder_clips(folder: Path, n: int = 0) -> list[ClipFile]:
     if not named:
         raise UserError(f"{file} names no clips")
     named = named[:n] if n else named
-    for name, _ in named:
+    for name, text in named:
+        parse(text)
         if not (folder / name).is_file():
             raise UserError(f"{file} names {name}, which is not in {folder}")
     return [ClipFile(name, text, folder / name) for name, text in named]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from selfflow_mm.errors import UserError
 from selfflow_mm.evaluation.world.memorisation import TrainingClips
 from selfflow_tokenizers.media import Audio, Video
 
@@ -20,3 +21,6 @@ def test_the_nearest_clip_counts() -> None:
     assert same.picture == 0 and same.sound == 0  # each has its own nearest
     other = training.nearest(*_clip(61, 900.0))
     assert other.picture == pytest.approx(51 / 255, abs=1e-6) and other.sound > 0.05
+    video, audio = _clip(10, 300.0)
+    with pytest.raises(UserError, match="--train-clips 0"):
+        training.nearest(Video(video.frames[:9], 16.0), audio)

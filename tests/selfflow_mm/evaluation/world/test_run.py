@@ -73,6 +73,9 @@ def test_refusals_say_what_to_do(clips: Path, tmp_path: Path) -> None:
         WorldPlan(tmp_path, model="tiny", media=clips)
     with pytest.raises(UserError, match="something else"):
         evaluate(WorldPlan(tmp_path, media=clips, n=2))
+    (tmp_path / "captions.json").write_text('{"a.mp4": "two men talk"}')
+    with pytest.raises(UserError, match="is no caption"):
+        folder_clips(tmp_path)
     (tmp_path / "captions.json").write_text("{")
     with pytest.raises(UserError, match="not an object"):
         folder_clips(tmp_path)
