@@ -38,8 +38,8 @@ class SeenContact:
 
 @dataclass(frozen=True)
 class SeenEvents:
-    """``contacts`` in order of time, and ``entrances``: times in frames at which an object comes in from a side, rolling
-    or sliding, which is heard too."""
+    """``contacts`` in order of time, and ``entrances``: times in frames at which an object comes in from a side,
+    rolling or sliding, which is heard too."""
 
     contacts: tuple[SeenContact, ...]
     entrances: tuple[float, ...]
