@@ -26,12 +26,11 @@ _MOST_SOUNDS = 4
 
 @dataclass(frozen=True)
 class Caption:
-    """A sentence, what kind it is, what it claims, and whether its form is held out."""
+    """A sentence, what kind it is, and what it claims."""
 
     kind: Kind
     text: str
     claims: Claims
-    held_out: bool
 
 
 def make_captions(rng: np.random.Generator, scene: Scene, motion: Motion, held_out: bool) -> tuple[Caption, ...]:
@@ -50,7 +49,7 @@ def make_captions(rng: np.random.Generator, scene: Scene, motion: Motion, held_o
         if heard:
             text = hear(sounds, held_out=held_out, sentence=text)
             claims = Claims(claims.objects, claims.actions, claims.sign, claims.places, sounds)
-        return Caption(kind, text, claims, held_out)
+        return Caption(kind, text, claims)
 
     return (
         told("full", ("full",), full),
@@ -58,7 +57,7 @@ def make_captions(rng: np.random.Generator, scene: Scene, motion: Motion, held_o
         told("short", ("short",), plain),
         told("visual", ("medium", "full"), plain),
         told("audio-visual", ("medium",), plain, heard=True),
-        Caption("audio", hear(sounds, held_out=held_out), Claims(sounds=sounds), held_out),
+        Caption("audio", hear(sounds, held_out=held_out), Claims(sounds=sounds)),
     )
 
 

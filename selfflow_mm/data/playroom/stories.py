@@ -25,8 +25,8 @@ Rng = np.random.Generator
 
 #: Speed of a first impact in pixels per second, before the bounds that keep the flight inside the picture.
 _IMPACT_SPEED = (62.0, 104.0)
-#: Highest centre of a flight at its start (pixels below the picture's upper edge).
-_HIGHEST = 9.0
+#: Highest centre of a flight at its start and at its apex (pixels below the picture's upper edge).
+_HIGHEST, _HIGHEST_APEX = 9.0, 4.0
 #: No flight begins nearer to where it lands than this, or its start would be a contact.
 _CLEARANCE = 2.0
 #: From this time on an object may also fall in from above the picture instead of being thrown up.
@@ -35,8 +35,8 @@ _FROM_ABOVE = 0.75
 _SPIN = 0.4
 #: The first sound comes this close to the time drawn for it (seconds).
 _PUNCTUAL = 4 * STEP
-#: Draws of one scene before giving up; the rarest story succeeds in every third.
-_MOST_TRIES = 400
+#: Draws of one scene before giving up; of 2,000 clips none took more than four.
+_MOST_TRIES = 100
 #: Shapes that leave room for others.
 _SMALL = tuple(shape for shape in SHAPES if shape != "block")
 
@@ -97,12 +97,11 @@ def _flight(
     across: tuple[float, float] = (-4.0, 4.0),
     *,
     ground: float = FLOOR_LINE,
-    highest: float = _HIGHEST,
-    stays: bool = True,
+    from_above: bool = False,
 ) -> Thing:
     """A level landing on ``ground`` at ``time``, in the range ``x``, with a sideways speed in the range ``across``.
 
-    The flight never goes above ``highest``, unless it falls in from above, which later ones with ``stays`` False may.
+    It is in sight from the first frame, but with ``from_above`` some late ones fall in from above the picture.
     """
     spin = 0.0 if thing.shape == "ball" or thing.word else float(rng.uniform(-_SPIN, _SPIN))
     lands = ground - thing.depth()
@@ -113,7 +112,7 @@ def _flight(
     left, right = thing.reach(np.linspace(-spin * time, 0.0, 9))
     if min(over, start) - left.max() < WALL_LEFT + 0.5 or max(over, start) + right.max() > WALL_RIGHT - 0.5:
         spin = 0.0  # turned, it would not fit beside the wall
-    if not stays and time > _FROM_ABOVE and rng.random() < 0.6:
+    if from_above and time > _FROM_ABOVE and rng.random() < 0.6:
         slow = float(rng.uniform(0.0, 25.0))
         top = -thing.depth(math.pi) - 6.0  # turned, it may reach lower than when level
         fall = (math.sqrt(slow**2 + 2 * GRAVITY * (lands - top)) - slow) / GRAVITY
@@ -121,9 +120,13 @@ def _flight(
             return _thrown(thing, time, time - fall, (over, lands), (sideways, slow + GRAVITY * fall), spin)
     clearance = _CLEARANCE + max(0.0, thing.depth(-spin * time) - thing.depth())
     fallen = GRAVITY * time / 2
-    slowest = max(_IMPACT_SPEED[0], fallen + clearance / time)
-    fastest = min(_IMPACT_SPEED[1], fallen + (lands - highest) / time, math.sqrt(2 * GRAVITY * (lands - highest + 5.0)))
-    speed = float(rng.uniform(min(slowest, fastest), fastest)) if fastest > fallen + clearance / time else slowest
+    slowest = fallen + clearance / time  # slower, it would start below the place where it lands
+    fastest = min(
+        _IMPACT_SPEED[1], fallen + (lands - _HIGHEST) / time, math.sqrt(2 * GRAVITY * (lands - _HIGHEST_APEX))
+    )
+    speed = slowest
+    if slowest < fastest:
+        speed = float(rng.uniform(min(max(slowest, _IMPACT_SPEED[0]), fastest), fastest))
     return _thrown(thing, time, 0.0, (over, lands), (sideways, speed), spin)
 
 
@@ -167,7 +170,7 @@ def _draw_drop(rng: Rng, cast: Casting, time: float) -> Scene:
         thing = replace(thing, word=cast.word(3))
     low, high = _between_walls(thing, 4.0)
     limit = min(10.0, 0.5 * (high - low) / time)
-    return Scene("", (_flight(rng, thing, time, (low, high), (-limit, limit), stays=False),))
+    return Scene("", (_flight(rng, thing, time, (low, high), (-limit, limit), from_above=True),))
 
 
 def _draw_throw(rng: Rng, cast: Casting, time: float) -> Scene:
@@ -187,7 +190,7 @@ def _draw_series(rng: Rng, cast: Casting, time: float) -> Scene:
         thing = cast.thing(_SMALL)
         low, high = _between_walls(thing, 0.2)
         x = (max(low, lane - 1.5), min(high, lane + 1.5))
-        things.append(_flight(rng, thing, time, x, (-1.5, 1.5), stays=False))
+        things.append(_flight(rng, thing, time, x, (-1.5, 1.5), from_above=True))
         time += float(rng.uniform(0.2, 0.4))
     return Scene("", tuple(things))
 
@@ -240,18 +243,19 @@ def _draw_block(rng: Rng, cast: Casting, time: float) -> Scene:
     word = cast.word(3)
     block = cast.thing(("block",), word)
     inner = (block.size - (PITCH * len(word) - 1)) / 2  # from the block's edge to its first letter
-    lefts = [left for left in np.arange(0.0, WIDTH, PITCH) - inner if WALL_LEFT + 1 <= left <= 35.0 - 1]
+    lefts = np.arange(0.0, WIDTH, PITCH) - inner
+    lefts = lefts[(lefts > WALL_LEFT) & (lefts + block.size < WALL_RIGHT)]
     if rng.random() < 0.5:
-        left = lefts[rng.integers(len(lefts))]
+        left = float(lefts[rng.integers(len(lefts))])
         middle = left + block.size / 2
         low, high = _between_walls(other)
         x = (max(low, middle - 5.0), min(high, middle + 5.0))
-        other = _flight(rng, other, time, x, ground=FLOOR_LINE - BLOCK_HEIGHT, stays=False)
+        other = _flight(rng, other, time, x, ground=FLOOR_LINE - BLOCK_HEIGHT, from_above=True)
     else:
-        left = lefts[0] if rng.random() < 0.5 else lefts[-1]
+        left = float(lefts[0] if rng.random() < 0.5 else lefts[-1])
         low, high = _between_walls(other)
         free = (left + block.size + other.half_width + 1.5, high) if left < 20 else (low, left - other.half_width - 1.5)
-        other = _flight(rng, other, time, free, (0.0, 0.0), stays=False)
+        other = _flight(rng, other, time, free, (0.0, 0.0), from_above=True)
     return Scene("", (other, _standing(block, left + block.size / 2)))
 
 
@@ -267,7 +271,7 @@ def _draw_sign(rng: Rng, cast: Casting, time: float) -> Scene:
         lanes.append((sign, (sign.box[2] + thing.half_width, high)))
     lanes = [(sign, lane) for sign, lane in lanes if lane[0] <= lane[1]]
     sign, lane = lanes[rng.integers(len(lanes))]
-    return Scene("", (_flight(rng, thing, time, lane, (0.0, 0.0), stays=False),), sign=sign)
+    return Scene("", (_flight(rng, thing, time, lane, (0.0, 0.0), from_above=True),), sign=sign)
 
 
 def first_contact(motion: Motion, thing: int, *others: int | str) -> float:

@@ -58,9 +58,10 @@ def test() -> list[tuple[Novelty, Told]]:
     return [(novelty, tell(number, novelty)) for number in range(20) for novelty in NOVELTIES]
 
 
-@given(st.sampled_from(FORMS), st.lists(NAMED, min_size=3, max_size=3), st.sampled_from(WORDS), PLACES)
-def test_every_sentence_is_parsed_to_what_it_claims(form, objects, sign, places) -> None:
-    assert parse(say(form, objects, sign, places)) == claims_of(form, objects, sign, places)
+@given(st.lists(NAMED, min_size=3, max_size=3), st.sampled_from(WORDS), PLACES)
+def test_every_sentence_is_parsed_to_what_it_claims(objects, sign, places) -> None:
+    for form in FORMS:
+        assert parse(say(form, objects, sign, places)) == claims_of(form, objects, sign, places)
 
 
 @given(SOUNDS, st.booleans())
@@ -68,11 +69,12 @@ def test_every_list_of_sounds_is_parsed(sounds, held_out) -> None:
     assert parse(hear(sounds, held_out=held_out)) == Claims(sounds=sounds)
 
 
-@given(st.sampled_from(FORMS), st.lists(NAMED, min_size=3, max_size=3), PLACES, SOUNDS, st.booleans())
-def test_sentences_with_sounds_are_parsed(form, objects, places, sounds, held_out) -> None:
-    told = claims_of(form, objects, "CAT", places)
-    text = hear(sounds, held_out=held_out, sentence=say(form, objects, "CAT", places))
-    assert parse(text) == Claims(told.objects, told.actions, told.sign, told.places, sounds)
+@given(st.lists(NAMED, min_size=3, max_size=3), PLACES, SOUNDS, st.booleans())
+def test_sentences_with_sounds_are_parsed(objects, places, sounds, held_out) -> None:
+    for form in FORMS:
+        told = claims_of(form, objects, "CAT", places)
+        text = hear(sounds, held_out=held_out, sentence=say(form, objects, "CAT", places))
+        assert parse(text) == Claims(told.objects, told.actions, told.sign, told.places, sounds)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,21 @@ def test_training_sees_nothing_that_is_held_out(train: list[Told]) -> None:
             assert thing.material != HELD_OUT_MATERIALS[thing.shape] and thing.colour != HELD_OUT_COLOURS[thing.shape]
             assert thing.word not in HELD_OUT_WORDS
         assert scene.sign is None or scene.sign.word not in HELD_OUT_WORDS
-        assert not any(caption.held_out for caption in captions)
+        assert not any(_held_out(caption) for caption in captions)
+
+
+def _held_out(caption: Caption) -> bool:
+    """Whether it is worded in a held-out form: that form says the same claims in the same letters."""
+    claims = caption.claims
+    if caption.kind == "audio":
+        return caption.text == hear(claims.sounds, held_out=True)
+    places = {"on": "", "from": "", "to": "", **dict(claims.places)}
+    unnamed = [f"{{{name}}}" for name in "abc"[len(claims.objects) :]]
+    forms = [form for form in FORMS if form.held_out and not any(slot in form.text for slot in unnamed)]
+    told = [say(form, claims.objects, claims.sign, places) for form in forms]
+    if caption.kind == "audio-visual":
+        told = [hear(claims.sounds, held_out=True, sentence=text) for text in told]
+    return caption.text in told
 
 
 def test_a_test_clip_shows_exactly_its_novelty(test: list[tuple[Novelty, Told]]) -> None:
@@ -182,10 +198,10 @@ def test_a_test_clip_shows_exactly_its_novelty(test: list[tuple[Novelty, Told]])
             "material": any(thing.material == HELD_OUT_MATERIALS[thing.shape] for thing in scene.things),
             "colour": any(thing.colour == HELD_OUT_COLOURS[thing.shape] for thing in scene.things),
             "word": any(word in HELD_OUT_WORDS for word in words),
-            "form": any(caption.held_out for caption in captions),
+            "form": any(_held_out(caption) for caption in captions),
         }
         assert [name for name, there in found.items() if there] == [novelty]
-        assert len({caption.held_out for caption in captions}) == 1
+        assert len({_held_out(caption) for caption in captions}) == 1
 
 
 def test_everything_is_seen_in_training_but_the_combination() -> None:
