@@ -3,7 +3,8 @@
     python benchmarks/world_reader.py --train selfflow_mm/weights/world_reader/model.safetensors --tokenizers tiny
     python benchmarks/world_reader.py --clips 200 --tokenizers tiny --out docs/results/world-reader.json
 
-The first trains and then measures, the second only measures the bundled one. Independent truth is the clip's own scene,
+The first trains and then measures, the second only measures the bundled one; both also print the table that
+``evaluate-world`` makes of the same clips, its ceiling. Independent truth is the clip's own scene,
 motion and events: none of it reaches the measures. With --tokenizers NAME a third of what it learns from has been
 through that model's video tokenizer, and clips are also measured after both of its tokenizers.
 """
@@ -20,10 +21,12 @@ from tqdm import tqdm
 
 from selfflow_mm.data.playroom.clip import make_clip
 from selfflow_mm.evaluation.intervals import wilson
-from selfflow_mm.evaluation.world.measure import measure_clip
+from selfflow_mm.evaluation.world.measure import Row, measure_clip
 from selfflow_mm.evaluation.world.reader import Reader
 from selfflow_mm.evaluation.world.reader_training import ReaderTraining, train_reader
+from selfflow_mm.evaluation.world.run import shuffled
 from selfflow_mm.evaluation.world.sources import coded_clips, real_clips
+from selfflow_mm.evaluation.world.summary import as_json, as_text, summarise
 from selfflow_mm.evaluation.world.validation import validate
 from selfflow_mm.weights.tokenizers import named_tokenizer
 
@@ -54,6 +57,7 @@ def main() -> None:
     sets = {"real": real_clips(keys, WORLD)}
     if tokenizers:
         sets["real, coded"] = coded_clips(keys, tokenizers, WORLD)
+    rows: dict[str, list[Row]] = {}
     for name, clips in sets.items():
         pairs, seconds = [], 0.0
         for clip in tqdm(clips, total=args.clips, desc=name):
@@ -72,9 +76,12 @@ def main() -> None:
             if rate.total
         }
         result[name] = {"seconds per clip": round(seconds / args.clips, 3), **rates}
-    print(json.dumps(result, indent=1))
+        rows[name] = [row for _, row in pairs]
+    rows["shuffled sound"] = shuffled(rows["real"])
+    table = summarise(rows)
+    print(json.dumps(result, indent=1), as_text(table), sep="\n\n")
     if args.out:
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+        args.out.write_text(json.dumps(result | {"table": as_json(table)}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,9 @@ def follow(video: Video, seen: torch.Tensor, reader: Reader) -> list[Track]:
     """The objects of a clip, those seen first first; ``seen`` is what ``reader.look`` makes of it."""
     tracks = []
     best = seen.argmax(1)
-    near_screen = F.max_pool2d((best == SCREEN).float()[:, None], 5, 1, 2)[:, 0] > 0
+    # A screen stands still: what is read as one now and then is something dark.
+    screen = (best == SCREEN).float().mean(0) > 0.5
+    near_screen = F.max_pool2d(screen.float()[None], 5, 1, 2)[0] > 0
     for number, colour in enumerate(COLOURS):
         mask = best == PAINTED + number
         if int(mask.sum((1, 2)).max()) >= OBJECT:
@@ -124,7 +126,7 @@ def _pieces(mask: torch.Tensor, probable: torch.Tensor, near_screen: torch.Tenso
             around = F.max_pool2d(part.float()[None], 3, 1, 1)[0] * probable[frame]
             total = float(around.sum())
             place = np.array([float((around.sum(0) * across).sum()), float((around.sum(1) * down).sum())]) / total
-            cut = border or bool((part & near_screen[frame]).any())
+            cut = border or bool((part & near_screen).any())
             found.append(_Piece(frame, total, place, cut, box))
     return found
 
