@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-HELP = "measure a model on the bundled world: faithfulness, sync, consistency and plausibility, by its media alone"
+HELP = "measure a model on the bundled world: faithfulness, sync, consistency and plausibility"
 EXAMPLES = """examples:
   selfflow-mm evaluate-world --model runs/mine --out measured
   selfflow-mm evaluate-world --model tiny --n 100 --untrained 10 --out measured

@@ -29,9 +29,9 @@ def rows(world_reader: Reader, world_clips: list[PlayroomClip]) -> list[Row]:
 
 def test_true_clips_are_read_rightly(world_clips: list[PlayroomClip], rows: list[Row]) -> None:
     rates = validate(zip(world_clips, rows, strict=True))
-    assert rates["contacts found"].share >= 0.9 and rates["contacts true"].share >= 0.9
-    assert rates["onsets found"].share >= 0.95 and rates["onsets true"].share >= 0.95
-    assert min(rates[name].share for name in ("colours", "shapes", "counts", "words")) >= 0.9
+    assert set(rates) >= {"contacts found", "contacts true", "onsets found", "onsets true", "words", "words true"}
+    # A dozen clips have 7 words, 18 objects and 23 contacts: one miss of each is what they allow.
+    assert all(rate.total >= 7 and rate.total - rate.found <= 1 for rate in rates.values()), rates
     assert sum(row["consistent"] for row in rows) >= len(rows) - 1
 
 
