@@ -65,11 +65,15 @@ def test_refusals(tmp_path: Path, world_reader: Reader) -> None:
 
 @pytest.mark.long
 def test_training_teaches_what_pixels_show() -> None:
-    reader = train_reader(ReaderTraining(clips=40, steps=120))
-    scene, motion = draw_clip(np.random.default_rng(5), None)
-    frames = torch.from_numpy(render_picture(scene, motion)[0])
-    truth = torch.from_numpy(label(scene, motion.states, range(len(frames))))
-    found = reader.look(Video(frames, 16.0)).argmax(1)
-    objects = truth > 2
-    assert objects.sum() > 1000
-    assert (found[objects] == truth[objects]).float().mean() > 0.6 and (found[truth == 0] == 0).float().mean() > 0.9
+    reader = train_reader(ReaderTraining(clips=60, steps=160))
+    shown, right, room = [], [], []
+    for index in range(8):
+        scene, motion = draw_clip(np.random.default_rng([5, index]), None)
+        frames = torch.from_numpy(render_picture(scene, motion)[0])
+        truth = torch.from_numpy(label(scene, motion.states, range(len(frames))))
+        found = reader.look(Video(frames, 16.0)).argmax(1)
+        shown.append((found > 2)[truth > 2].float().mean().item())
+        right.append((found == truth)[truth > 2].float().mean().item())
+        room.append((found == truth)[truth == 0].float().mean().item())
+    # Chance is one of eleven; the bundled reader, with eight times the steps, is right in nearly all.
+    assert np.mean(shown) > 0.5 and np.mean(right) > 0.3 and np.mean(room) > 0.95, (shown, right, room)
