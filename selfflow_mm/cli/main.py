@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "train a transformer on prepared data",
     "train-tokenizer": "train a video or audio tokenizer",
     "evaluate-tokenizer": "compare tokenizers: reconstruction, latents, speed and memory, side by side",
+    "evaluate-world": "measure a model on the bundled world: faithfulness, sync, consistency and plausibility",
     "encode": "encode a video, sound or image, a folder of them, or a data set, to latent tokens",
     "decode": "decode an encoded file back to a video, sound or image",
     "sample-imagenet": "sample an ImageNet transformer: 50,000 images for FID, or a few to look at",
