@@ -5,10 +5,12 @@
 #   make test-long  the slow ones
 #   make check      ruff, mypy, import rules
 #
-# PYTHON=/path/to/python3 picks the interpreter. PIP_ARGS are passed to pip: on a Linux machine without a GPU,
-# PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" saves gigabytes of CUDA libraries.
+# PYTHON=/path/to/python3 picks the interpreter; WORKERS=4 runs the tests in so many processes (2 unless said). PIP_ARGS
+# are passed to pip: on a Linux machine without a GPU, PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# saves gigabytes of CUDA libraries.
 
 VENV := .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTHON ?=
@@ -26,7 +28,7 @@ demo: $(STAMP)
 	$(BIN)/selfflow-mm demo --out demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not long" -q --durations=15
+	$(BIN)/python -m pytest -m "not long" -q --durations=15 -n $(WORKERS) --dist loadfile
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest -m long -q --durations=0
