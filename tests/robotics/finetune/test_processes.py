@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ import torch
 from selfflow_mm.errors import UserError
 from selfflow_mm.training.checkpoint import load_group
 from selfflow_robotics.finetune.run import finetune
+from tests.processes import torchrun
 from tests.robotics.tiny_robot import config
 
 #: The average and the rate must not depend on how long the run is to be; the clip is under every gradient.
@@ -25,14 +23,7 @@ TOLD_APART = {"seconds", "samples_per_second", "tokens_per_second", "tflops", "s
 
 
 def together(processes: int, *arguments: str) -> None:
-    """``selfflow-mm finetune-robot`` under torchrun."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, "-m", "selfflow_mm.cli.main", "finetune-robot", *arguments],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun(processes, "selfflow_mm.cli.main", "finetune-robot", *arguments)
 
 
 def log(out: Path) -> list[dict]:

@@ -7,8 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import threading
 import warnings
@@ -27,6 +25,7 @@ from selfflow_mm.training.checkpoint import latest_checkpoint, load_checkpoint, 
 from selfflow_mm.training.checkpoint_writing import CheckpointWriter, superseded
 from selfflow_mm.training.shards import file_numbers
 from selfflow_mm.training.stopping import Stopped
+from tests.processes import side_by_side
 
 
 def _weight(value: float) -> dict[str, dict[str, torch.Tensor]]:
@@ -332,31 +331,11 @@ with joined() as ranks:
 """
 
 
-def _together(processes: int, *arguments: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = os.environ | {
-        "WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORK, *arguments],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(processes)
-    ]  # fmt: skip
-    for process in started:
-        _, errors = process.communicate(timeout=180)
-        assert process.returncode == 0, errors[-3000:]
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint by two processes."""
     folder = tmp_path_factory.mktemp("written")
-    _together(2, str(folder), "write", "fused")
+    side_by_side(2, _WORK, str(folder), "write", "fused")
     return folder
 
 
@@ -388,14 +367,14 @@ def test_one_process_goes_on_where_two_were(written: Path, monkeypatch: pytest.M
 
 
 def test_three_processes_go_on_where_two_were(written: Path) -> None:
-    _together(3, str(written), "read", "fused")
+    side_by_side(3, _WORK, str(written), "read", "fused")
     _goes_on(written, 2, 3)
 
 
 @pytest.mark.long
 def test_two_processes_go_on_where_one_was(tmp_path: Path) -> None:
-    _together(1, str(tmp_path), "write", "plain")
-    _together(2, str(tmp_path), "read", "plain")
+    side_by_side(1, _WORK, str(tmp_path), "write", "plain")
+    side_by_side(2, _WORK, str(tmp_path), "read", "plain")
     _goes_on(tmp_path, 1, 2)
 
 

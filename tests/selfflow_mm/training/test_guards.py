@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +20,7 @@ from selfflow_mm.training import engine, guards
 from selfflow_mm.training.checkpoint import latest_checkpoint
 from selfflow_mm.training.guards import Guard, describe_batch
 from selfflow_mm.training.run_folder import read_log, read_warnings
+from tests.processes import side_by_side
 from tests.selfflow_mm.training.test_loop import POSTHOC, assert_same, killed_at, run, tensors
 
 
@@ -251,24 +248,7 @@ with joined() as ranks:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder: Path = tmp_path_factory.mktemp("guards")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORK, str(folder / str(rank))],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for process in started:
-        _, errors = process.communicate(timeout=180)
-        assert process.returncode == 0, errors[-2000:]
+    side_by_side(2, _WORK, str(folder / "{rank}"))
     return [json.loads((folder / str(rank)).read_text()) for rank in (0, 1)]
 
 

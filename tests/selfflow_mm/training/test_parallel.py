@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +12,23 @@ import torch
 from selfflow_mm.errors import UserError
 from selfflow_mm.training.ranks import Ranks
 from selfflow_mm.training.sharding import mesh_of, sharded, whole
+from tests.processes import torchrun
 from tests.selfflow_mm.training import toy
 
-TWO = [name for name in toy.RUNS if not name.startswith("one") and "hybrid" not in name]
+#: Compiling takes minutes; the program in ``toy`` does it, too.
+TWO = [n for n in toy.RUNS if not n.startswith("one") and "hybrid" not in n and "compiled" not in n]
 FOUR = [name for name in toy.RUNS if "hybrid" in name]
 
 
 def together(processes: int, names: list[str], out: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, "-m", "tests.selfflow_mm.training.toy", str(out), *names],
-        env=environment, capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[3],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun(processes, "tests.selfflow_mm.training.toy", str(out), *names)
     return json.loads(out.read_text())
 
 
 @pytest.fixture(scope="module")
 def one() -> dict[str, Any]:
     """The runs of one process; it shares no code with the others but the step itself."""
-    return {"": toy.alone("one"), "packed": toy.alone("one packed"), "bfloat16": toy.alone("one in bfloat16")}
-
-
-def which(name: str) -> str:
-    return "packed" if "packed" in name else "bfloat16" if "bfloat16" in name else ""
+    return {name: toy.alone(name) for name in ("one", "one packed", "one in bfloat16")}
 
 
 @pytest.fixture(scope="module")
@@ -67,25 +56,25 @@ def assert_same_run(found: dict[str, Any], expected: dict[str, Any], near: float
 @pytest.mark.parametrize("name", TWO)
 def test_two_processes_take_the_steps_of_one(one, two, name):
     # bfloat16 has eight bits: sharding rounds the scales of norms, too.
-    assert_same_run(two[name], one[which(name)], 0.02 if "bfloat16" in name else 1e-5)
+    assert_same_run(two[name], one[toy.reference(name)], 0.02 if "bfloat16" in name else 1e-5)
 
 
 @pytest.mark.long
 def test_copies_by_groups_take_the_steps_of_one(one, tmp_path):
     found = together(4, FOUR, tmp_path / "losses.json")
     for name in FOUR:
-        assert_same_run(found[name], one[which(name)])
+        assert_same_run(found[name], one[toy.reference(name)])
 
 
 def test_passes_of_one_process_are_its_step(one):
-    assert_same_run(toy.losses(toy.ONE, accumulate=4), one[""])
-    assert_same_run(toy.losses(toy.ONE, accumulate=2, pack=260), one["packed"])
+    assert_same_run(toy.losses(toy.ONE, accumulate=4), one["one"])
+    assert_same_run(toy.losses(toy.ONE, accumulate=2, pack=260), one["one packed"])
 
 
 def test_steps_of_a_run_are_of_all_kinds(one):
-    tasks = {line["task"] for line in one[""]["curve"]}
+    tasks = {line["task"] for line in one["one"]["curve"]}
     assert len(tasks) > 1
-    assert all("+" in line["task"] for line in one["packed"]["curve"])
+    assert all("+" in line["task"] for line in one["one packed"]["curve"])
 
 
 def test_what_cannot_be_grouped_is_refused():

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,24 +12,18 @@ from selfflow_mm.config import load_config
 from selfflow_mm.training.checkpoint import load_checkpoint
 from selfflow_mm.training.config import TrainConfig
 from selfflow_mm.training.loop import train
+from tests.processes import torchrun
 
 SETTINGS = [
     "data.pack=700", "run.attention=varlen", "run.ema_decay=0.5", "run.log_every=1", "run.save_every=2", "run.steps=4",
-    "run.sample_every=4", "run.posthoc_ema.every=4", "run.prompts=[one]",
+    "run.sample_every=4", "run.posthoc_ema.every=4", "run.prompts=[one]", "model.isolate_conditions=true",
 ]  # fmt: skip
 #: Times and rates, and what depends on how many rows a step is laid in.
 OWN = {"seconds", "samples_per_second", "tokens_per_second", "tflops", "padding", "padding_unpacked"}
 
 
 def together(config: Path, out: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, "-m", "selfflow_mm.cli.main", "train", str(config), "--out", str(out), *options],
-        env=environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return torchrun(2, "selfflow_mm.cli.main", "train", str(config), "--out", str(out), *options)
 
 
 def log(out: Path) -> list[dict]:

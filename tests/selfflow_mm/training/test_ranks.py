@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ import torch
 
 from selfflow_mm.errors import UserError
 from selfflow_mm.training.ranks import Ranks, joined
+from tests.processes import side_by_side
 
 #: What each of two processes does; rank r has gradients r + 1 and so on.
 _WORK = """
@@ -51,24 +48,7 @@ with joined() as ranks:
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder: Path = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORK, str(folder / str(rank))],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE, text=True,
-        )
-        for rank in (0, 1)
-    ]  # fmt: skip
-    for process in started:
-        _, errors = process.communicate(timeout=180)
-        assert process.returncode == 0, errors[-2000:]
+    side_by_side(2, _WORK, str(folder / "{rank}"))
     return [json.loads((folder / str(rank)).read_text()) for rank in (0, 1)]
 
 

@@ -1,7 +1,7 @@
 """A run without files: latents in memory, a model of a few thousand weights, steps whose losses can be compared.
 
-Also a program: ``python -m tests.selfflow_mm.training.toy OUT NAME...`` under torchrun writes the losses of the named
-runs to OUT.
+Also a program: ``torchrun --nproc-per-node 2 -m tests.selfflow_mm.training.toy OUT NAME...`` writes the losses of the
+named runs to OUT, and without names prints how far all runs of so many processes are from the run of one.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "shared": {},
     "passes": {"accumulate": 2},
     "sharded": {"shard": 0},
+    "sharded, compiled": {"shard": 0, "compile": True},
     "sharded passes, recomputed": {"shard": 0, "accumulate": 2, "recompute": "blocks"},
     "context": {"context": 2},
     "context, sharded": {"context": 2, "shard": 0},
@@ -100,11 +101,14 @@ def toy(
     pack: int = 0,
     attention: str = "sdpa",
     recompute: str = "none",
+    compile: bool = False,
     weight: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[RunConfig, OptimizerConfig, State, Work]:
     """The parts of a run. ``context`` is that of ``ranks``."""
-    settings = RunConfig(steps=STEPS, accumulate=accumulate, attention=attention, recompute=recompute)  # type: ignore
+    settings = RunConfig(  # type: ignore[arg-type]
+        steps=STEPS, accumulate=accumulate, attention=attention, recompute=recompute, compile=compile
+    )
     data, text = sources(weight), ByteTextEncoder(channels=6)
     batches: Batches = Batches(data, text, 3, 0.2, ranks)
     if pack:
@@ -151,16 +155,38 @@ def alone(name: str) -> dict[str, Any]:
     return losses(ONE, **RUNS[name])
 
 
+def reference(name: str) -> str:
+    """The run of one process that a run is compared with."""
+    return "one packed" if "packed" in name else "one in bfloat16" if "bfloat16" in name else "one"
+
+
+def furthest(found: dict[str, Any], expected: dict[str, Any]) -> tuple[float, float]:
+    """The largest difference of any number that is logged, and of any sum of absolute weights."""
+    logged = max(
+        abs(value - b[name])
+        for a, b in zip(found["curve"], expected["curve"], strict=True)
+        for name, value in a.items()
+        if not isinstance(value, str) and not name.startswith("padding")
+    )
+    return logged, max(abs(found[m][k] - v) for m in ("model", "teacher") for k, v in expected[m].items())
+
+
 def main(out: Path, names: list[str]) -> None:
     with joined() as first:
         found = {}
-        for name in names:
+        four = first.world == 4
+        for name in names or [n for n in RUNS if not n.startswith("one") and ("hybrid" in n) == four]:
             options = copy.deepcopy(RUNS[name])
             ranks = Ranks(first.rank, first.world, options.get("context", 1))
             found[name] = losses(ranks, **options)
         if first.first:
             out.write_text(json.dumps(found))
         first.wait()
+    if first.first and not names:
+        single = {name: alone(name) for name in {reference(name) for name in found}}
+        for name, run in found.items():
+            logged, weights = furthest(run, single[reference(name)])
+            print(f"| {name} | {logged:.1e} | {weights:.1e} |")
 
 
 if __name__ == "__main__":
