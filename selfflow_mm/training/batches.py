@@ -92,11 +92,7 @@ class Batches:
         self.cursors = dict(state["cursors"])
 
     def _pick(self, purpose: str, step: int, shares: Mapping[str, float]) -> str:
-        u = float(self.random.uniform(purpose, step, torch.zeros(1, dtype=torch.int64))) * sum(shares.values())
-        for name, edge in zip(shares, accumulate(shares.values()), strict=True):
-            if u < edge:
-                return name
-        return list(shares)[-1]
+        return pick(float(self.random.uniform(purpose, step, torch.zeros(1, dtype=torch.int64))), shares)
 
     def _ids_by_cursor(self, name: str, modalities: tuple[str, ...]) -> dict[str, list[int]]:
         """Cursor -> the samples it counts: one for each bucket, and of a single bucket without its name."""
@@ -133,3 +129,13 @@ class Batches:
             keep = wordings and dropped >= self.caption_dropout
             chosen.append(wordings[int(which * len(wordings))] if keep else "")
         return chosen
+
+
+def pick(u: float, shares: Mapping[str, float]) -> str:
+    """The name in whose part of the shares ``u`` in (0, 1) falls."""
+    edge, whole = 0.0, sum(shares.values())
+    for name, share in shares.items():
+        edge += share
+        if u * whole < edge:
+            return name
+    return [name for name, share in shares.items() if share > 0][-1]

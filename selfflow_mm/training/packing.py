@@ -9,7 +9,7 @@ levels, noise, caption and weight of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..conditions import Conditions, Part
 from ..errors import UserError
 from ..flow.objectives import Batch
 from ..tokens import TokenStream
-from .batches import Batches
+from .batches import Batches, pick
 
 #: Samples that are looked at ahead of what a step takes, at once.
 _AHEAD = 64
@@ -248,16 +248,6 @@ def refuse_large(budget: int, source: str, task: str, tokens: int, max_text: int
             f"data.pack is {budget:,} tokens, and one sample of data.sources.{source} takes {tokens:,} "
             f"for {task}; raise it to {tokens + max_text:,} at least"
         )
-
-
-def pick(u: float, shares: Mapping[str, float]) -> str:
-    """The name in whose part of the shares ``u`` in (0, 1) falls."""
-    edge, whole = 0.0, sum(shares.values())
-    for name, share in shares.items():
-        edge += share
-        if u * whole < edge:
-            return name
-    return [name for name, share in shares.items() if share > 0][-1]
 
 
 def spread(sizes: Sequence[int], bins: int) -> list[list[int]]:

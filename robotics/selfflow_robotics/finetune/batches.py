@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from selfflow_mm.flow.objectives import Batch
 from selfflow_mm.randomness import Randomness
 from selfflow_mm.tokens import TokenStream
+from selfflow_mm.training.batches import pick
 
 from ..adapter.spec import RobotSpec
 from ..adapter.streams import action_stream, state_stream, to_changes, video_positions
@@ -74,11 +74,7 @@ class RobotBatches:
 
     def _task(self, step: int) -> str:
         shares = {name: self.config.tasks[name] for name in self.config.trained}
-        u = self._chance("task", step) * sum(shares.values())
-        for name, edge in zip(shares, accumulate(shares.values()), strict=True):
-            if u < edge:
-                return name
-        return list(shares)[-1]
+        return pick(self._chance("task", step), shares)
 
     def _chance(self, purpose: str, step: int) -> float:
         return float(self.random.uniform(purpose, step, torch.zeros(1, dtype=torch.int64)))
