@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+K = TypeVar("K", bound=Hashable)
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -77,6 +81,16 @@ class Randomness:
         """A permutation of n items, another one for every epoch."""
         order = self.bits(purpose, epoch, torch.zeros(1, dtype=torch.int64), n)[0]
         return torch.argsort(order, stable=True)
+
+
+def pick(u: float, shares: Mapping[K, float]) -> K:
+    """The name in whose part of the shares ``u`` in (0, 1) falls."""
+    edge, whole = 0.0, sum(shares.values())
+    for name, share in shares.items():
+        edge += share
+        if u * whole < edge:
+            return name
+    return [name for name, share in shares.items() if share > 0][-1]
 
 
 def _open_unit(bits: Tensor) -> Tensor:

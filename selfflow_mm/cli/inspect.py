@@ -268,7 +268,9 @@ def latents(path: Path) -> Iterator[str]:
     if about.get("sizes"):
         yield f"  clips  {', '.join(f'{name} {_short(value)}' for name, value in about['sizes'].items())}"
     wordings = sum(len(captions) for captions in data.captions)
-    yield f"  captions  {wordings:,} wordings for {sum(bool(c) for c in data.captions):,} samples"
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in about.get("caption_kinds", {}).items())
+    of_kinds = f" ({kinds})" if kinds else ""
+    yield f"  captions  {wordings:,} wordings for {sum(bool(c) for c in data.captions):,} samples{of_kinds}"
     for cache in sorted((path / TEXT).glob("*/cache.json")):
         held = json.loads(cache.read_text(encoding="utf-8"))
         what = f"at most {held['max_tokens']} tokens of {held['channels']} channels"

@@ -50,11 +50,13 @@ class EncodedBatch:
     Attributes:
         groups: modality -> its samples, those of one shape together, in the order of the first of each.
         captions: of every sample, none of one that was left out.
+        caption_kinds: of what kind each of these is; none of a sample that does not say.
         left_out: the samples that could not be encoded.
     """
 
     groups: dict[str, list[Alike]] = field(default_factory=dict)
     captions: list[list[str]] = field(default_factory=list)
+    caption_kinds: list[list[str]] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
 
@@ -110,8 +112,9 @@ class BatchEncoder:
         for modality, groups in found.groups.items():
             found.groups[modality] = [left for group in groups if (left := group.without(lost)).ids]
         found.left_out = [lost[i] for i in sorted(lost)]
-        kept = {s.id: list(s.captions) for s in samples if s.id not in lost}
-        found.captions = [kept.get(item.id, []) for item in read]
+        kept = [item if isinstance(item, Sample) and item.id not in lost else None for item in read]
+        found.captions = [list(s.captions) if s else [] for s in kept]
+        found.caption_kinds = [list(s.caption_kinds) if s else [] for s in kept]
         return found
 
     def _encode(self, modality: str, samples: list[Sample], found: EncodedBatch, lost: dict[int, LeftOut]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from selfflow_tokenizers.tensor_file import save_tensors
 from ..errors import UserError
 from .encode_batch import Alike, EncodedBatch, at_same_places
 from .latents import (
+    CAPTION_KINDS,
     CAPTIONS,
     DRAFT,
     POSITIONS,
@@ -89,13 +90,17 @@ class LatentParts:
     def close(self, about: dict[str, Any]) -> None:
         """Write what is beside the parts, ``latents.json`` last."""
         folder, parts = self._folder, -(-self._count // PART)
-        texts = [c for n in range(parts) for c in json.loads(self._side(n).read_text(encoding="utf-8"))["captions"]]
-        replace_text(folder / CAPTIONS, "".join(json.dumps(c) + "\n" for c in texts))
+        sides = [json.loads(self._side(n).read_text(encoding="utf-8")) for n in range(parts)]
+        replace_text(folder / CAPTIONS, _as_lines(c for side in sides for c in side["captions"]))
+        # A part that an earlier release wrote has none.
+        kinds = [k for side in sides for k in side.get("caption_kinds", [[]] * len(side["captions"]))]
+        counts = Counter(kind for of_sample in kinds for kind in of_sample)
+        if counts:
+            replace_text(folder / CAPTION_KINDS, _as_lines(kinds))
         places = {shape_name(m, k): place for m, shapes in self._shapes.items() for k, place in enumerate(shapes)}
         _save(places, folder / POSITIONS)
         if self._left_out:
-            lines = [json.dumps(asdict(item)) + "\n" for item in self._left_out]
-            replace_text(folder / QUARANTINE, "".join(lines))
+            replace_text(folder / QUARANTINE, _as_lines(asdict(item) for item in self._left_out))
         left_out = {item.id for item in self._left_out}
         rest = {
             "sizes": sizes_of(self._data, left_out, self._by_frequency() if self._several else None),
@@ -103,6 +108,8 @@ class LatentParts:
             "left_out": len(left_out),
             "parts": parts,
         }
+        if counts:
+            rest["caption_kinds"] = dict(counts)
         if self._several:
             rest |= {"version": VERSION_SEVERAL, "shapes": self._counts()}
         replace_text(folder / STATE, json.dumps(about | rest, indent=1))
@@ -150,6 +157,7 @@ class LatentParts:
                 self._ids.setdefault((m, k), []).extend(ids)
         side = {
             "captions": [c for b in batches for c in b.captions],
+            "caption_kinds": [k for b in batches for k in b.caption_kinds],
             "left_out": [asdict(item) for b in batches for item in b.left_out],
         }
         _save(tensors, self._path(number))
@@ -192,6 +200,10 @@ def sweep(folder: Path) -> None:
     """Remove what only an unfinished folder needs."""
     for leftover in [folder / DRAFT, *folder.glob("part-*.json"), *folder.glob("*.tmp")]:
         leftover.unlink(missing_ok=True)
+
+
+def _as_lines(items: Iterable[Any]) -> str:
+    return "".join(json.dumps(item) + "\n" for item in items)
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -1,10 +1,12 @@
 """Latents on disk: a data set encoded once, so that training never decodes a video or runs a tokenizer.
 
     latents.json              format, version, the data set and its contents; per modality the tokenizer's name and hash
-                              and how many samples have it; sizes of clips; parts; how many samples were left out
+                              and how many samples have it; sizes of clips; parts; how many samples were left out; how
+                              many captions there are of each kind, where samples say
     part-00000.safetensors    <shape>.values (n, N, C) float16, <shape>.ids (n,): which samples they are of,
                               <shape>.positions (N, 4) float32
     captions.jsonl            one JSON list of captions per sample
+    caption_kinds.jsonl       the same of their kinds, empty where a sample does not say; no file where none does
     positions.safetensors     <shape> (N, 4) float32
     quarantine.jsonl          samples that could not be encoded: id, shard, key, reason
     text/                     embeddings of the captions, where they were asked for (``selfflow-text-cache``)
@@ -41,7 +43,8 @@ FORMAT, VERSION = "selfflow-latents", 1
 VERSION_SEVERAL = 2
 #: The file that makes a folder of latents one, and what stands in its place while they are being encoded.
 STATE, DRAFT = "latents.json", "draft.json"
-CAPTIONS, POSITIONS, QUARANTINE, TEXT = "captions.jsonl", "positions.safetensors", "quarantine.jsonl", "text"
+CAPTIONS, CAPTION_KINDS, QUARANTINE = "captions.jsonl", "caption_kinds.jsonl", "quarantine.jsonl"
+POSITIONS, TEXT = "positions.safetensors", "text"
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class LatentDataset:
         about: what latents.json says.
         samples: how many the data set has, those left out included.
         captions: per sample, every wording it has.
+        caption_kinds: per sample, of what kind each of these is; none where it does not say.
         left_out: the samples that could not be encoded.
 
     Raises:
@@ -119,6 +123,7 @@ class LatentDataset:
         whole = self.about["samples"]
         self.samples: int = min(whole, max_samples) if max_samples else whole
         self.captions: list[tuple[str, ...]] = [tuple(line) for line in _lines(folder / CAPTIONS)][: self.samples]
+        self.caption_kinds = self._caption_kinds()
         self.left_out = read_quarantine(folder / QUARANTINE)
         self._shapes: dict[str, dict[int, Tensor]] = {}
         for name, place in _tensors(folder / POSITIONS).items():
@@ -144,6 +149,16 @@ class LatentDataset:
                     places = self._place.setdefault(modality, {})
                     places.update({i: (len(pieces), row) for row, i in enumerate(tensors[name].tolist())})
                     pieces.append((number, tensors[f"{shape}.values"]))
+
+    def _caption_kinds(self) -> list[tuple[str, ...]]:
+        if "caption_kinds" not in self.about:
+            return [()] * self.samples
+        path = self.folder / CAPTION_KINDS
+        if not path.is_file():
+            raise UserError(f"{path} is missing; copy {self.folder} again, or encode the data set again")
+        alike: dict[tuple[str, ...], tuple[str, ...]] = {}  # samples say the same few things: each is kept once
+        lines = (tuple(line) for line in _lines(path)[: self.samples])
+        return [alike.setdefault(kinds, kinds) for kinds in lines]
 
     @property
     def modalities(self) -> tuple[str, ...]:

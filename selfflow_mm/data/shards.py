@@ -37,7 +37,8 @@ class Sample:
     """One decoded sample.
 
     ``id`` is its position in the data set (the global sample id that randomness is keyed by), ``key`` its name in the
-    shard, ``captions`` every wording it has, ``meta`` the rest of its json.
+    shard, ``captions`` every wording it has, ``caption_kinds`` of what kind each is, or none where it does not say,
+    ``meta`` the rest of its json.
     """
 
     id: int
@@ -46,6 +47,7 @@ class Sample:
     audio: Audio | None = None
     image: Image | None = None
     captions: tuple[str, ...] = ()
+    caption_kinds: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -120,7 +122,8 @@ class ShardDataset:
         except UserError as error:
             raise UserError(f"sample '{raw.key}' of {raw.shard}: {error}") from error
         captions = _captions(raw.files, meta, self._classes)
-        return Sample(raw.id, raw.key, captions=captions, meta=meta, **media)
+        kinds = _caption_kinds(meta, len(captions))
+        return Sample(raw.id, raw.key, captions=captions, caption_kinds=kinds, meta=meta, **media)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The captions of one sample without decoding its media."""
@@ -301,3 +304,10 @@ def _captions(files: dict[str, bytes], meta: dict[str, Any], classes: Sequence[s
         number = int(label) if label.isdigit() else -1
         return (classes[number].strip() if 0 <= number < len(classes) and classes[number] else label,)
     return ()
+
+
+def _caption_kinds(meta: dict[str, Any], captions: int) -> tuple[str, ...]:
+    """The json's ``caption_kinds``, where it has one for each caption."""
+    found = meta.get("caption_kinds", ())
+    kinds = tuple(str(k) for k in found) if isinstance(found, list) else (found,) if isinstance(found, str) else ()
+    return kinds if len(kinds) == captions else ()

@@ -13,15 +13,15 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..conditions import Conditions
 from ..data.latents import LatentDataset
 from ..errors import UserError
 from ..flow.objectives import Batch
-from ..randomness import Randomness
+from ..randomness import Randomness, pick
 from .config import SourceConfig
 from .ranks import ONE, Ranks
+from .wordings import Wordings
 
 
 class Batches:
@@ -58,6 +58,7 @@ class Batches:
         self._orders: dict[str, tuple[int, list[int]]] = {}
         sizes = [data.samples for _, data in self.sources.values()]
         self._offsets = dict(zip(self.sources, accumulate([0, *sizes]), strict=False))
+        self._wordings = {n: Wordings(n, data, config.captions) for n, (config, data) in self.sources.items()}
         for name, (config, data) in self.sources.items():
             for task, share in config.tasks.items():
                 if share > 0 and not self._ids_by_cursor(name, Conditions.named(task).modalities):
@@ -75,7 +76,7 @@ class Batches:
         conditions = Conditions.named(task)
         ids = self.ranks.part(self._take(name, conditions.modalities, config.batch, step))
         global_ids = torch.tensor(ids) + self._offsets[name]
-        text = self.text_encoder.encode(self._captions(data, ids, global_ids, step))
+        text = self.text_encoder.encode(self._captions(name, ids, step))
         streams = {m: data.stream(m, ids) for m in conditions.modalities}
         return name, task, Batch(streams, conditions, text, global_ids)
 
@@ -121,21 +122,11 @@ class Batches:
             self._orders[key] = (epoch, self.random.permutation(f"order/{key}", epoch, count).tolist())
         return self._orders[key][1]
 
-    def _captions(self, data: LatentDataset, ids: list[int], global_ids: Tensor, step: int) -> list[str]:
-        u = self.random.uniform("caption", step, global_ids, 2)
-        chosen = []
-        for i, (dropped, which) in zip(ids, u.tolist(), strict=True):
-            wordings = data.captions[i]
-            keep = wordings and dropped >= self.caption_dropout
-            chosen.append(wordings[int(which * len(wordings))] if keep else "")
-        return chosen
-
-
-def pick(u: float, shares: Mapping[str, float]) -> str:
-    """The name in whose part of the shares ``u`` in (0, 1) falls."""
-    edge, whole = 0.0, sum(shares.values())
-    for name, share in shares.items():
-        edge += share
-        if u * whole < edge:
-            return name
-    return [name for name, share in shares.items() if share > 0][-1]
+    def _captions(self, name: str, ids: list[int], step: int) -> list[str]:
+        """A caption for each of a source's samples, empty where it is dropped."""
+        u = self.random.uniform("caption", step, torch.tensor(ids) + self._offsets[name], 2)
+        wordings = self._wordings[name]
+        return [
+            wordings.draw(i, which) if dropped >= self.caption_dropout else ""
+            for i, (dropped, which) in zip(ids, u.tolist(), strict=True)
+        ]

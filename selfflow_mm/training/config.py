@@ -53,6 +53,8 @@ class SourceConfig:
         batch: samples per batch.
         max_samples: use the first so many samples; 0 uses all.
         weight: of each of its samples in the loss of a packed step, beside those of other sources.
+        captions: kind of caption -> how often it is drawn, relative to the other kinds that a sample has (its json's
+            ``caption_kinds``); kinds that are not named are not drawn. Empty: every caption as often as another.
         expects: what the data are, for plans made before they are here.
     """
 
@@ -62,6 +64,7 @@ class SourceConfig:
     batch: int = 16
     max_samples: int = 0
     weight: float = 1.0
+    captions: dict[str, float] = field(default_factory=dict)
     expects: SampleShape = field(default_factory=SampleShape)
 
     def __post_init__(self) -> None:
@@ -76,6 +79,11 @@ class SourceConfig:
             raise UserError("ratio and max_samples cannot be negative and batch is at least 1")
         if not self.weight > 0:
             raise UserError(f"weight is above 0, got {self.weight}; ratio 0 leaves a source out")
+        for kind, share in self.captions.items():
+            if share < 0:
+                raise UserError(f"captions.{kind} is a share and cannot be negative, got {share}")
+        if self.captions and not sum(self.captions.values()) > 0:
+            raise UserError("captions needs at least one kind with a positive share; {} draws every caption alike")
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from torch import Tensor
 from ..conditions import Conditions, Part
 from ..errors import UserError
 from ..flow.objectives import Batch
+from ..randomness import pick
 from ..tokens import TokenStream
-from .batches import Batches, pick
+from .batches import Batches
 
 #: Samples that are looked at ahead of what a step takes, at once.
 _AHEAD = 64
@@ -141,8 +142,7 @@ class PackedBatches(Batches):
         for source in dict.fromkeys(name for name, _, _ in picks):
             places = [i for i, (name, _, _) in enumerate(picks) if name == source]
             ids = [picks[i][2] for i in places]
-            chosen = self._captions(self.sources[source][1], ids, torch.tensor(ids) + self._offsets[source], step)
-            for i, caption in zip(places, chosen, strict=True):
+            for i, caption in zip(places, self._captions(source, ids, step), strict=True):
                 captions[i] = caption
         lengths = self.text_encoder.count(captions)
         found = []

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 
 from selfflow_mm.flow.objectives import Batch
-from selfflow_mm.randomness import Randomness
+from selfflow_mm.randomness import Randomness, pick
 from selfflow_mm.tokens import TokenStream
-from selfflow_mm.training.batches import pick
 
 from ..adapter.spec import RobotSpec
 from ..adapter.streams import action_stream, state_stream, to_changes, video_positions

@@ -419,3 +419,69 @@ def test_what_the_command_refuses(
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def of_kinds(folder: Path) -> ShardDataset:
+    """Pictures whose captions' kinds are told, as a list or a word; are not; are too few; or that are damaged."""
+    stories: list[dict[str, Any]] = [
+        {"captions": ["a", "b"], "caption_kinds": ["full", "short"]},
+        {"captions": ["c"], "caption_kinds": "short"},
+        {"captions": ["d"]},
+        {"captions": ["e", "f"], "caption_kinds": ["full"]},
+        {"captions": ["damaged"], "caption_kinds": ["full"]},
+        {"captions": [], "caption_kinds": []},
+        {"captions": ["g", "h"], "caption_kinds": ["full", "short"]},
+    ]
+    with ShardWriter(folder, info={"modalities": ["image"]}) as writer:
+        for i, story in enumerate(stories):
+            image = encode_png(Image(torch.full((2, 2, 3), i, dtype=torch.uint8)))
+            writer.add(f"{i}", {"png": b"nothing" if story.get("captions") == ["damaged"] else image}, story)
+    return ShardDataset(folder)
+
+
+IMAGE = {"image": CORNERS["image"]}
+#: Of these samples.
+KINDS = [("full", "short"), ("short",), (), (), (), (), ("full", "short")]
+
+
+def test_kinds_of_captions_are_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "PART", 3)
+    data = of_kinds(tmp_path / "data")
+    assert [data[i].caption_kinds for i in (0, 1, 2, 3, 5, 6)] == [KINDS[i] for i in (0, 1, 2, 3, 5, 6)]
+    latents = encode_dataset(data, IMAGE, {"image": "i"}, tmp_path / "x")
+    assert latents.caption_kinds == LatentDataset(tmp_path / "x").caption_kinds == KINDS
+    assert latents.captions[1] == ("c",) and latents.captions[4] == ()
+    assert LatentDataset(tmp_path / "x", max_samples=2).caption_kinds == KINDS[:2]
+    assert latents.about["caption_kinds"] == {"full": 2, "short": 3}
+    assert main(["inspect", str(tmp_path / "x")]) == 0
+    assert "captions  8 wordings for 5 samples (2 full, 3 short)" in capsys.readouterr().out
+    (tmp_path / "x/caption_kinds.jsonl").unlink()
+    with pytest.raises(UserError, match="caption_kinds.jsonl is missing; copy"):
+        LatentDataset(tmp_path / "x")
+
+
+def test_a_data_set_without_kinds_is_encoded_as_in_earlier_releases(tmp_path):
+    encode_dataset(write(tmp_path / "data", ["both"] * 3), CORNERS, NAMES, tmp_path / "x")
+    assert "caption_kinds.jsonl" not in files(tmp_path / "x")
+    assert "caption_kinds" not in json.loads((tmp_path / "x/latents.json").read_text())
+    assert LatentDataset(tmp_path / "x").caption_kinds == [(), (), ()]
+
+
+def test_a_job_that_an_earlier_release_began_goes_on(tmp_path, monkeypatch):
+    """Its parts have no kinds; those that follow have."""
+    monkeypatch.setattr(module, "PART", 2)
+    monkeypatch.setattr(module, "BATCH", 2)
+    data, real = of_kinds(tmp_path / "data"), module._put
+
+    def dies_at_the_second_part(beside: Path, path: Path) -> None:
+        if path.name.startswith("part-00001"):
+            raise Killed
+        real(beside, path)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, "_put", dies_at_the_second_part)
+        encode_dataset(data, IMAGE, {"image": "i"}, tmp_path / "x")
+    side = tmp_path / "x/part-00000.json"
+    old = {k: v for k, v in json.loads(side.read_text()).items() if k != "caption_kinds"}
+    side.write_text(json.dumps(old))
+    assert encode_dataset(data, IMAGE, {"image": "i"}, tmp_path / "x").caption_kinds == [(), (), *KINDS[2:]]

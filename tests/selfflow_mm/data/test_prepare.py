@@ -416,3 +416,17 @@ def test_real_clips(shared, tmp_path):
     left = (width - height) // 2
     square = PillowImage.fromarray(frame[:, left : left + height]).resize((64, 64), PillowImage.Resampling.BICUBIC)
     assert np.abs(np.array(square).astype(float) - sample.video.frames[16].numpy()).mean() < 4
+
+
+def test_kinds_of_captions_go_along(tmp_path):
+    """From a json beside the medium, from a table, and from shards again."""
+    write_image(tmp_path / "in/a.png", Image(torch.zeros(32, 32, 3, dtype=torch.uint8)))
+    (tmp_path / "in/a.json").write_text('{"captions": ["a dark square", "dark"], "caption_kinds": ["full", "short"]}')
+    (tmp_path / "in.jsonl").write_text('{"path": "in/a.png", "caption": "dark", "caption_kinds": "short"}\n')
+    prepare(tmp_path / "in", tmp_path / "folder", SMALL, workers=0)
+    prepare(tmp_path / "in.jsonl", tmp_path / "table", SMALL, workers=0)
+    prepare(tmp_path / "folder", tmp_path / "shards", SMALL, workers=0)
+    for name in ("folder", "shards"):
+        sample = ShardDataset(tmp_path / name)[0]
+        assert sample.captions == ("a dark square", "dark") and sample.caption_kinds == ("full", "short")
+    assert ShardDataset(tmp_path / "table")[0].caption_kinds == ("short",)

@@ -13,7 +13,7 @@ from selfflow_mm.conditions import Conditions
 from selfflow_mm.config import from_dict
 from selfflow_mm.errors import UserError
 from selfflow_mm.flow.objectives import Batch
-from selfflow_mm.training.batches import pick
+from selfflow_mm.randomness import pick
 from selfflow_mm.training.config import SourceConfig, TrainConfig
 from selfflow_mm.training.packing import PackedBatches, padding, spread
 from selfflow_mm.training.ranks import ONE, Ranks
