@@ -19,7 +19,7 @@ from .physics import Motion
 from .picture import render_picture
 from .scene import Scene
 from .sound import render_sound
-from .stories import draw_clip
+from .stories import draw_clip, draw_story
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,16 @@ class Tale:
 def tell_clip(seed: int, index: int, split: Split = "train") -> Tale:
     """What happens in a clip; arguments and errors as of :func:`make_clip`."""
     rng = _generator(seed, index, split)
-    novelty: Novelty | None = NOVELTIES[int(rng.integers(len(NOVELTIES)))] if split == "test" else None
+    novelty = _draw_novelty(rng, split)
     scene, motion = draw_clip(rng, novelty)
     return Tale(novelty, scene, motion, make_captions(rng, scene, motion, held_out=novelty == "form"))
+
+
+def story_of(seed: int, index: int, split: Split = "train") -> tuple[str, Novelty | None]:
+    """The story and the novelty of a clip, for nearly nothing; arguments and errors as of :func:`make_clip`."""
+    rng = _generator(seed, index, split)
+    novelty = _draw_novelty(rng, split)
+    return draw_story(rng, novelty)[0], novelty
 
 
 def make_clip(seed: int, index: int, split: Split = "train") -> WorldClip:
@@ -103,6 +110,10 @@ def _generator(seed: int, index: int, split: str) -> np.random.Generator:
     key = np.array([seed, index], dtype=np.uint64)
     counter = np.array([0, 0, 0, split == "test"], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def _draw_novelty(rng: np.random.Generator, split: Split) -> Novelty | None:
+    return NOVELTIES[int(rng.integers(len(NOVELTIES)))] if split == "test" else None
 
 
 def _objects(scene: Scene, motion: Motion, seen: np.ndarray) -> list[dict[str, Any]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
 
 from .captions import Kind
-from .clip import tell_clip
+from .clip import story_of, tell_clip
 from .stories import STORIES
 
 #: What is asked for in one sentence: the whole story, or the objects and what happens.
@@ -26,14 +26,17 @@ def example_prompts(n: int, seed: int = 0, kinds: tuple[Kind, ...] = _TOLD) -> l
     stories = [str(name) for name in rng.permutation([name for name in STORIES if name not in ("sign", "block")])]
     stories.insert(1, "sign")
     stories.insert(4, "block")
-    waiting: dict[str, deque[dict[Kind, str]]] = {name: deque() for name in stories}
-    indices = count()
+    told = {name: _clips_of(name, seed) for name in stories}
     prompts = []
     for place in range(n):
-        mine = waiting[stories[place % len(stories)]]
-        while not mine:
-            tale = tell_clip(seed, next(indices), "test")
-            if tale.novelty != "form":
-                waiting[tale.scene.kind].append({caption.kind: caption.text for caption in tale.captions})
-        prompts.append(mine.popleft()[kinds[place % len(kinds)]])
+        tale = tell_clip(seed, next(told[stories[place % len(stories)]]), "test")
+        wanted = kinds[place % len(kinds)]
+        prompts += [caption.text for caption in tale.captions if caption.kind == wanted]
     return prompts
+
+
+def _clips_of(story: str, seed: int) -> Iterator[int]:
+    for index in count():
+        kind, novelty = story_of(seed, index, "test")
+        if kind == story and novelty != "form":
+            yield index
