@@ -22,7 +22,7 @@ for (const film of films) {
     if (loud) film.currentTime = 0;
     film.muted = !loud;
     film.classList.toggle("loud", loud);
-    film.play();
+    film.play().catch(() => {});
   };
   film.addEventListener("click", tap);
   film.addEventListener("keydown", e => {
