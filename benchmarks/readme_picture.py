@@ -14,10 +14,10 @@ from selfflow_mm.evaluation.page import film_strip, spectrogram
 from selfflow_mm.generation.pipeline import Pipeline
 
 PROMPTS = (
-    "a red ball falls and bounces on metal",
-    "a blue cube falls and bounces on wood",
-    "a yellow triangle falls and bounces on rubber",
-    "a green ball falls and bounces on wood",
+    "a red metal ball falls and bounces",
+    "a blue wooden cube falls beside a sign that says EXIT",
+    "a yellow rubber ball rolls down a ramp and falls to the floor",
+    "a green metal ball rolls across the floor and hits a white glass triangle",
 )
 
 

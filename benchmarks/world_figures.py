@@ -1,4 +1,4 @@
-"""The figures of version 2 of the bundled world that docs/world.md gives.
+"""The figures of the bundled world that docs/world.md gives.
 
     python benchmarks/world_figures.py --clips 2000
 
@@ -14,10 +14,9 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from selfflow_mm.data.playroom import make_clip
-from selfflow_mm.data.playroom.constants import FIRST_SOUND, RATE
 from selfflow_mm.data.reading import read_media
-from selfflow_mm.data.world import make_clip as make_first
+from selfflow_mm.data.world import make_clip
+from selfflow_mm.data.world.constants import FIRST_SOUND, RATE
 from selfflow_mm.data.writing import encode_mp4
 
 WINDOW = 0.15  # seconds
@@ -48,10 +47,7 @@ def main() -> None:
     print("objects", {k: f"{n / args.clips:.0%}" for k, n in sorted(objects.items())})
     print("contacts, 4 is more", {k: f"{n / args.clips:.0%}" for k, n in sorted(contacts.items())})
     print(f"a word in {words / args.clips:.0%}; first sounds in ten bins of {FIRST_SOUND}: {bins.tolist()}")
-    begun = time.process_time()
-    for index in range(200):
-        make_first(1, index)
-    print(f"make_clip {1 / each:.0f} clips/s, version 1 {200 / (time.process_time() - begun):.0f}")
+    print(f"make_clip {1 / each:.0f} clips/s")
 
     centroids, late = defaultdict(list), []
     for index in range(args.sounds):

@@ -1,6 +1,6 @@
-"""The picture of docs/world.md: one clip of each story of version 2, as a film strip with its sound and its caption.
+"""The picture of docs/world.md: one clip of each story, as a film strip with its sound and its caption.
 
-python benchmarks/world_picture.py --out docs/pictures/playroom.png
+python benchmarks/world_picture.py --out docs/pictures/world.png
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from selfflow_mm.data.playroom import PlayroomClip, make_clip
-from selfflow_mm.data.playroom.stories import STORIES
+from selfflow_mm.data.world import WorldClip, make_clip
+from selfflow_mm.data.world.stories import STORIES
 from selfflow_mm.evaluation.pictures import film_strip, spectrogram
 
 FRAMES, HEIGHT, GAP, TEXT = 9, 64, 6, 15
 PAPER, INK = (24, 24, 27), (236, 236, 238)
 
 
-def first_of_each(seed: int) -> dict[str, PlayroomClip]:
-    found: dict[str, PlayroomClip] = {}
+def first_of_each(seed: int) -> dict[str, WorldClip]:
+    found: dict[str, WorldClip] = {}
     index = 0
     while len(found) < len(STORIES):
         clip = make_clip(seed, index)

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from selfflow_mm.data.playroom.clip import make_clip
+from selfflow_mm.data.world.clip import make_clip
 from selfflow_mm.evaluation.intervals import wilson
 from selfflow_mm.evaluation.world.measure import Row, measure_clip
 from selfflow_mm.evaluation.world.reader import Reader

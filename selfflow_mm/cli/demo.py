@@ -1,4 +1,4 @@
-"""``selfflow-mm demo``: a few clips from the bundled weights, and a page to watch and hear them on."""
+"""``selfflow-mm demo``: clips from the bundled weights, and a page to watch and hear them on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ EXAMPLES = """examples:
   selfflow-mm demo --out demo --clips 12 --seed 5
   selfflow-mm demo --out demo --model runs/mine
 
-Open demo/index.html in a browser: players, film strips, spectrograms, prompts and seeds.
+Open demo/index.html in a browser: films, sounds and images with prompts, spectrograms and the commands that make
+them again. The page holds all of them: it can be sent alone, to a phone too. What a model cannot make is left out.
 """
 
 

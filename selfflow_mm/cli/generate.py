@@ -7,12 +7,12 @@ from pathlib import Path
 
 HELP = "make a video, sound or image from text"
 EXAMPLES = """examples:
-  selfflow-mm generate "a red ball falls and bounces on metal" --out ball.mp4
-  selfflow-mm generate "a blue cube drops onto wood" --out cube.mp4 --seed 7 --steps 30 --guidance 3
-  selfflow-mm generate "a green ball on rubber" --out silent.mp4 --task t2v
-  selfflow-mm generate "a pink triangle hits the metal floor" --out clank.wav
-  selfflow-mm generate "a yellow ball on wood" --out ball.png
-  selfflow-mm generate "a red ball falls and bounces on wood" --video ball.mp4 --out with-new-sound.mp4
+  selfflow-mm generate "a red metal ball falls and bounces" --out ball.mp4
+  selfflow-mm generate "a sign says EXIT and a blue wooden cube falls" --out exit.mp4 --seed 7 --steps 30 --guidance 3
+  selfflow-mm generate "a green ball rolls down a ramp" --out silent.mp4 --task t2v
+  selfflow-mm generate "a metallic clang, then a softer one" --out clang.wav
+  selfflow-mm generate "there is a sign that says HELP" --out sign.png
+  selfflow-mm generate "a red glass ball falls and bounces" --video ball.mp4 --out with-new-sound.mp4
   selfflow-mm generate "..." --model runs/mine --out clip.mp4
 
 The file's ending says what is made: .mp4 video with sound, .wav sound, .png image. --video or --audio gives that part

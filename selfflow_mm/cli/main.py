@@ -36,7 +36,7 @@ COMMANDS = {
     "export": "write a run's checkpoint as a model: a folder, one file, or on the hub",
     "posthoc-ema": "make a model with another EMA length, after training",
     "prepare": "turn videos, sounds, images and captions into a data set",
-    "make-world": "make a data set of the bundled world: falling objects with sound, captions and exact events",
+    "make-world": "make a data set of the bundled world: things that move and sound, with captions and exact events",
     "models": "list the named models: shape, parameters, FLOPs per token, memory to train and to sample",
     "inspect": "say in words what a checkpoint, run, shard, encoded file or configuration holds",
     "bench": "measure the model on this machine: speed, MFU and memory, beside a modulation per token",
@@ -46,7 +46,7 @@ COMMANDS = {
 _EPILOG = f"""\
 first steps:
   {PROGRAM} demo --out demo
-  {PROGRAM} generate "a red ball falls and bounces on metal" --out ball.mp4
+  {PROGRAM} generate "a red metal ball falls and bounces" --out ball.mp4
   {PROGRAM} COMMAND --help
 """
 

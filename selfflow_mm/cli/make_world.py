@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from selfflow_mm.errors import UserError
-
-HELP = "make a data set of the bundled world: falling objects with sound, captions and exact events"
+HELP = "make a data set of the bundled world: things that move and sound, with captions and exact events"
 EXAMPLES = """examples:
   selfflow-mm make-world --out world --clips 1000 --seed 0
   selfflow-mm make-world --out world-test --clips 200 --seed 1 --workers 2   clips for testing: another seed
   selfflow-mm make-world --out more --clips 500 --seed 0 --start 1000        the clips after the first 1000
-  selfflow-mm make-world --out room --clips 1000 --world 2                   version 2: rolling, colliding, words
-  selfflow-mm make-world --out new --clips 200 --world 2 --split test        with what training never shows
+  selfflow-mm make-world --out new --clips 200 --split test                  with what training never shows
 
 The same seed gives the same clips, whatever the number of workers. docs/world.md says what is in them.
 """
@@ -26,26 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=int, default=0, metavar="I", help="index of the first clip (default: 0)")
     parser.add_argument("--workers", type=int, default=1, metavar="W", help="processes (default: 1)")
     parser.add_argument(
-        "--world", type=int, default=1, choices=(1, 2), help="its version; the bundled model learned 1 (default: 1)"
-    )
-    parser.add_argument(
         "--split",
         choices=("train", "test"),
         default="train",
-        help="of version 2: 'test' clips show pairs, words or caption forms that 'train' never does (default: train)",
+        help="'test' clips show pairs, words or caption forms that 'train' never does (default: train)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.world == 1 and args.split == "test":
-        raise UserError("version 1 of the world holds nothing out; give --world 2, or another --seed without --split")
-    if args.world == 1:
-        from selfflow_mm.data.world.dataset import write_world
+    from selfflow_mm.data.world.dataset import write_world
 
-        write_world(args.out, args.clips, args.seed, workers=args.workers, start=args.start)
-    else:
-        from selfflow_mm.data.playroom.dataset import write_playroom
-
-        write_playroom(args.out, args.clips, args.seed, split=args.split, workers=args.workers, start=args.start)
+    write_world(args.out, args.clips, args.seed, split=args.split, workers=args.workers, start=args.start)
     print(f"{args.clips} clips of world {args.seed} are in {args.out}")
     return 0

@@ -1,7 +1,8 @@
 """Report pages: one self-contained HTML file with players, pictures, tables and curves, light or dark by preference.
 
 Used by the demo's index, the run report, the report of ``prepare`` and those of the tokenizers. Nothing is loaded
-from elsewhere; media that lie in the page's folder are linked, anything else is embedded.
+from elsewhere; media that lie in the page's folder are linked, anything else is embedded. A gallery embeds all of them:
+it is one file that can be sent to somebody.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from urllib.parse import quote
 from PIL import Image as Pillow
 
 from .chart import Series, line_chart
+from .page_script import GALLERY_SCRIPT
 from .page_style import STYLE
 from .pictures import film_strip, spectrogram
 
@@ -36,10 +38,13 @@ class Card:
 
     Attributes:
         prompt: the text it was made from, or its title.
+        label: what sets it apart from its neighbours, above the prompt.
         media: file or bytes for the player; None for a card of pictures only.
         kind: what ``media`` is.
         pictures: film strip, spectrogram, ...
         details: small facts, such as ``{"seed": 3, "steps": 30}``.
+        command: what to type to make it again.
+        poster: what a video shows until it plays.
     """
 
     prompt: str
@@ -47,13 +52,23 @@ class Card:
     kind: MediaKind = "video"
     pictures: tuple[Pillow.Image, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    label: str = ""
+    command: str = ""
+    poster: Pillow.Image | None = None
 
 
 class Page:
-    """A page under construction; every method adds one block, ``save`` writes the file."""
+    """A page under construction; every method adds one block, ``save`` writes the file.
 
-    def __init__(self, title: str, subtitle: str = "") -> None:
-        self.title, self.subtitle = title, subtitle
+    Args:
+        title: of the page.
+        subtitle: a line under it.
+        gallery: a page to be shown around. All media are in the file; videos play by themselves, silent until one is
+            tapped; small pictures keep their pixels when enlarged.
+    """
+
+    def __init__(self, title: str, subtitle: str = "", *, gallery: bool = False) -> None:
+        self.title, self.subtitle, self.gallery = title, subtitle, gallery
         # Blocks are written when the page's folder is known, because links are relative to it.
         self._blocks: list[Callable[[Path], str]] = []
 
@@ -82,16 +97,26 @@ class Page:
     def media(self, source: Source, kind: MediaKind, caption: str = "") -> None:
         """A player (or picture) with a caption; ``source`` is a file or the file's bytes."""
         self._blocks.append(
-            lambda folder: f"<figure class='box'>{_player(source, kind, folder)}{_figcaption(caption)}</figure>"
+            lambda folder: f"<figure class='box'>{self._player(source, kind, folder)}{_figcaption(caption)}</figure>"
         )
 
     def picture(self, image: Pillow.Image, caption: str = "") -> None:
         self._add(f"<figure class='box'>{_picture(image, caption)}{_figcaption(caption)}</figure>")
 
-    def cards(self, cards: Sequence[Card]) -> None:
-        """A grid of clips."""
+    def cards(self, cards: Sequence[Card], columns: int | None = None) -> None:
+        """A grid of clips: as many side by side as there is room for, or ``columns`` (two on a phone)."""
         cards = tuple(cards)
-        self._blocks.append(lambda folder: f"<div class='grid'>{''.join(_card(c, folder) for c in cards)}</div>")
+        side_by_side = "" if columns is None else f" side-by-side' style='--columns: {columns}"
+        self._blocks.append(
+            lambda folder: f"<div class='grid{side_by_side}'>{''.join(self._card(c, folder) for c in cards)}</div>"
+        )
+
+    def hero(self, cards: Sequence[Card]) -> None:
+        """A row of large players with nothing but their prompts."""
+        cards = tuple(cards)
+        self._blocks.append(
+            lambda folder: "<div class='hero'>" + "".join(self._figure(card, folder) for card in cards) + "</div>"
+        )
 
     def save(self, path: Path | str) -> None:
         """Write the page; media files must exist by now."""
@@ -99,13 +124,16 @@ class Page:
         path.parent.mkdir(parents=True, exist_ok=True)
         title = html.escape(self.title)
         subtitle = f"<p class='subtitle'>{_inline(self.subtitle)}</p>" if self.subtitle else ""
+        kind = script = ""
+        if self.gallery:
+            kind, script = " class='gallery'", f"<script>{GALLERY_SCRIPT}</script>"
         text = (
             "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
             "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-            f"<title>{title}</title><style>{STYLE}</style></head>\n<body><main>"
+            f"<title>{title}</title><style>{STYLE}</style></head>\n<body{kind}><main>"
             f"<header><h1>{title}</h1>{subtitle}</header>\n"
             + "\n".join(block(path.parent) for block in self._blocks)
-            + "\n</main></body></html>\n"
+            + f"\n</main>{script}</body></html>\n"
         )
         draft = path.with_name(f".{path.name}.tmp")
         draft.write_text(text, encoding="utf-8")
@@ -114,37 +142,45 @@ class Page:
     def _add(self, block: str) -> None:
         self._blocks.append(lambda folder: block)
 
+    def _card(self, card: Card, folder: Path) -> str:
+        parts = ["<article class='card'>"]
+        if card.media is not None:
+            parts.append(self._player(card.media, card.kind, folder, card.poster))
+        label = f"<p class='label'>{html.escape(card.label)}</p>" if card.label else ""
+        parts.append(f"<div class='body'>{label}<p class='prompt'>{html.escape(card.prompt)}</p>")
+        parts.extend(_picture(picture, card.prompt) for picture in card.pictures)
+        if card.details:
+            pairs = [(html.escape(str(name)), html.escape(_text(value))) for name, value in card.details.items()]
+            facts = "".join(f"<span>{name} <b>{value}</b></span>" for name, value in pairs)
+            parts.append(f"<p class='facts'>{facts}</p>")
+        if card.command:
+            again = html.escape(card.command)
+            parts.append(f"<details><summary>Make it again</summary><pre><code>{again}</code></pre></details>")
+        parts.append("</div></article>")
+        return "".join(parts)
 
-def _card(card: Card, folder: Path) -> str:
-    parts = ["<article class='card'>"]
-    if card.media is not None:
-        parts.append(_player(card.media, card.kind, folder))
-    parts.append(f"<div class='body'><p class='prompt'>{html.escape(card.prompt)}</p>")
-    parts.extend(_picture(picture, card.prompt) for picture in card.pictures)
-    if card.details:
-        pairs = [(html.escape(str(name)), html.escape(_text(value))) for name, value in card.details.items()]
-        facts = "".join(f"<span>{name} <b>{value}</b></span>" for name, value in pairs)
-        parts.append(f"<p class='facts'>{facts}</p>")
-    parts.append("</div></article>")
-    return "".join(parts)
+    def _figure(self, card: Card, folder: Path) -> str:
+        player = "" if card.media is None else self._player(card.media, card.kind, folder, card.poster)
+        return f"<figure>{player}<figcaption>{html.escape(card.prompt)}</figcaption></figure>"
 
+    def _player(self, source: Source, kind: MediaKind, folder: Path, poster: Pillow.Image | None = None) -> str:
+        url = html.escape(self._url(source, kind, folder), quote=True)
+        if kind == "image":
+            return f'<img src="{url}" alt="">'
+        if kind == "audio":
+            return f"<audio controls preload='metadata' src=\"{url}\"></audio>"
+        playing = "autoplay muted " if self.gallery else ""
+        still = "" if poster is None else f' poster="{_png(poster)}"'
+        return f"<video {playing}controls loop playsinline preload='auto'{still} src=\"{url}\"></video>"
 
-def _player(source: Source, kind: MediaKind, folder: Path) -> str:
-    url = html.escape(_url(source, kind, folder), quote=True)
-    if kind == "image":
-        return f'<img src="{url}" alt="">'
-    attributes = "controls loop playsinline preload='auto'" if kind == "video" else "controls preload='metadata'"
-    return f'<{kind} {attributes} src="{url}"></{kind}>'
-
-
-def _url(source: Source, kind: MediaKind, folder: Path) -> str:
-    """A relative link for a file in the page's folder, else the data themselves."""
-    if isinstance(source, bytes):
-        return _data_url(source, _sniff(source, kind))
-    path = Path(source).resolve()
-    if path.is_relative_to(folder.resolve()):
-        return quote(path.relative_to(folder.resolve()).as_posix())
-    return _data_url(path.read_bytes(), mimetypes.guess_type(path.name)[0] or _sniff(b"", kind))
+    def _url(self, source: Source, kind: MediaKind, folder: Path) -> str:
+        """A relative link for a file in the page's folder, unless it is a gallery, else the data themselves."""
+        if isinstance(source, bytes):
+            return _data_url(source, _sniff(source, kind))
+        path = Path(source).resolve()
+        if path.is_relative_to(folder.resolve()) and not self.gallery:
+            return quote(path.relative_to(folder.resolve()).as_posix())
+        return _data_url(path.read_bytes(), mimetypes.guess_type(path.name)[0] or _sniff(b"", kind))
 
 
 def _sniff(data: bytes, kind: MediaKind) -> str:
@@ -158,10 +194,13 @@ def _data_url(data: bytes, mime: str) -> str:
 
 
 def _picture(image: Pillow.Image, caption: str) -> str:
+    return f'<img src="{_png(image)}" alt="{html.escape(caption, quote=True)}">'
+
+
+def _png(image: Pillow.Image) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    alt = html.escape(caption, quote=True)
-    return f'<img src="{_data_url(buffer.getvalue(), "image/png")}" alt="{alt}">'
+    image.save(buffer, format="PNG")
+    return _data_url(buffer.getvalue(), "image/png")
 
 
 def _figcaption(caption: str) -> str:

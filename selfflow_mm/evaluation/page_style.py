@@ -26,13 +26,27 @@ code { font: .9em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; padd
 .grid { display: grid; gap: 24px; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); margin: 20px 0; }
 .card, .box { background: var(--surface); border: 1px solid var(--line); border-radius: 16px;
   box-shadow: var(--shadow); overflow: hidden; }
+.side-by-side { grid-template-columns: repeat(var(--columns), minmax(0, 1fr)); }
+.hero { display: grid; gap: 16px; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); margin: 0 0 28px; }
+.hero figure { margin: 0; }
+.hero video { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #000;
+  border-radius: 16px; }
+.hero figcaption { font-size: .95rem; line-height: 1.35; margin: 8px 4px 0; }
+.gallery video, .gallery .card > img { image-rendering: pixelated; }
+.gallery video { cursor: pointer; }
+.gallery video.loud { outline: 3px solid var(--accent); outline-offset: -3px; }
 .card video, .card > img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; background: #000; }
 .card audio { width: 100%; padding: 16px 16px 0; }
 .card .body { padding: 14px 16px 16px; }
 .card .body img { display: block; width: 100%; border-radius: 8px; margin: 10px 0 0; }
+.label { color: var(--soft); font-size: .85rem; margin: 0 0 2px; }
 .prompt { font-weight: 600; line-height: 1.35; margin: 0; }
 .facts { color: var(--soft); font-size: .85rem; margin: 12px 0 0; display: flex; flex-wrap: wrap; gap: 4px 16px; }
 .facts b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
+details { margin: 12px 0 0; font-size: .85rem; color: var(--soft); }
+summary { cursor: pointer; }
+pre { margin: 8px 0 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre code { display: block; padding: 8px 10px; color: var(--ink); }
 .box { margin: 16px 0; padding: 16px; }
 .box video, .box img { display: block; max-width: 100%; border-radius: 8px; }
 .box video { width: min(100%, 480px); background: #000; }
@@ -54,4 +68,9 @@ th.number, td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 7px; }
 .legend b { color: var(--ink); font-variant-numeric: tabular-nums; font-weight: 600; }
 .empty { color: var(--soft); }
+@media (max-width: 720px) {
+  main { padding: 28px 14px 56px; }
+  .side-by-side, .hero { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px; }
+  .side-by-side .body { padding: 10px; }
+  .side-by-side .prompt { font-size: .9rem; } }
 """.strip()

@@ -20,15 +20,20 @@ _MAGMA = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 1
 
 
 def film_strip(video: Video, n: int = 8, height: int = 96) -> Pillow.Image:
-    """``n`` frames (fewer if the clip has fewer) from first to last at equal distances, side by side, RGBA."""
+    """``n`` frames (fewer if the clip has fewer) from first to last at equal distances, side by side, RGBA.
+
+    A height that is a multiple of the frames' keeps their pixels as squares.
+    """
     count = video.frames.shape[0]
     n = min(n, count)
     picks = [round(i * (count - 1) / max(n - 1, 1)) for i in range(n)]
     width = max(1, round(height * video.frames.shape[2] / video.frames.shape[1]))
     gap = max(2, height // 32)
+    whole = height % video.frames.shape[1] == 0
+    filter = Pillow.Resampling.NEAREST if whole else Pillow.Resampling.BICUBIC
     strip = Pillow.new("RGBA", (n * width + (n - 1) * gap, height), (0, 0, 0, 0))
     for place, pick in enumerate(picks):
-        frame = Pillow.fromarray(video.frames[pick].cpu().numpy()).resize((width, height), Pillow.Resampling.BICUBIC)
+        frame = Pillow.fromarray(video.frames[pick].cpu().numpy()).resize((width, height), filter)
         strip.paste(frame, (place * (width + gap), 0))
     return strip
 

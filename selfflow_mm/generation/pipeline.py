@@ -1,7 +1,7 @@
 """From prompts to media: conditions, noise, solver, tokenizers.
 
     pipeline = Pipeline.from_pretrained("tiny")
-    [clip] = pipeline(["a red ball falls and bounces on metal"], seed=3)
+    [clip] = pipeline(["a red metal ball falls and bounces"], seed=3)
     clip.save("ball.mp4")
 
 A pipeline folder has ``config.json`` (format, version, the model's shape, clip geometry, sampling, which text encoder),

@@ -1,10 +1,10 @@
-"""The bundled world: a small room in which a coloured object falls, bounces and sounds by the floor's material.
+"""The bundled world: a playroom in which objects of four materials fall, roll, collide, hide and carry words.
 
 It makes endless exactly labelled video with sound, offline; see docs/world.md.
 """
 
 from __future__ import annotations
 
-from .clip import WorldClip, clip_generator, make_clip
+from .clip import WorldClip, make_clip
 
-__all__ = ["WorldClip", "clip_generator", "make_clip"]
+__all__ = ["WorldClip", "make_clip"]

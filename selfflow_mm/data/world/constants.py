@@ -7,7 +7,7 @@ upper left pixel. Time is counted in seconds from the first frame. Angles are ra
 from __future__ import annotations
 
 #: Version of the world; another version may give other clips for the same (seed, index).
-WORLD_VERSION = 1
+WORLD_VERSION = 2
 
 FRAMES = 33
 FPS = 16
@@ -23,21 +23,30 @@ GRAVITY = 110.0
 #: Where objects land. The floor's picture begins higher (FLOOR_TOP), as if seen slightly from above.
 FLOOR_LINE = 54.0
 FLOOR_TOP = 48
-#: Inner faces of the two side walls.
-WALL_LEFT = 1.0
-WALL_RIGHT = WIDTH - 1.0
+#: Inner faces of the side walls, where a scene has them; without a wall the room goes on beyond the picture.
+WALL_LEFT = 3.0
+WALL_RIGHT = WIDTH - 3.0
+#: Thickness in pixels of the plank of a ramp or a shelf.
+PLANK = 4.0
 
 #: Physics steps per frame; 30 gives 480 per second, so that a contact is timed to about 2 ms.
 STEPS_PER_FRAME = 30
 STEP = 1.0 / (FPS * STEPS_PER_FRAME)
+STEPS = FRAMES * STEPS_PER_FRAME
 
-#: The first contact's time is drawn uniformly from this range.
-FIRST_CONTACT = (0.2, 1.7)
-#: Speed of the first impact in pixels per second, before the bounds that keep the flight inside the picture.
-IMPACT_SPEED = (62.0, 104.0)
+#: The first sound's time is drawn uniformly from this range.
+FIRST_SOUND = (0.2, 1.7)
+#: Nothing that the story of a clip needs happens later than this, so that it is still seen and heard.
+STORY_END = 1.92
 #: Change of speed (pixels per second) that counts as impact 1.0.
 FULL_IMPACT = 180.0
-#: Contacts weaker than this are neither heard nor listed: rolling and settling are silent in this version.
+#: Contacts weaker than this are neither heard nor listed.
 QUIETEST_IMPACT = 0.05
-#: Two impacts closer than this (seconds) on the same surface are one contact.
+#: Two impacts closer than this (seconds) between the same two partners are one contact.
 SAME_CONTACT = 0.08
+
+#: Rolling or sliding is heard from this speed on (pixels per second) ...
+ROLL_SPEED = 7.0
+#: ... if it lasts this long (seconds); touches with gaps shorter than ROLL_GAP are one.
+SHORTEST_ROLL = 0.1
+ROLL_GAP = 0.03

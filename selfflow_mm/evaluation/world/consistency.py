@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfflow_mm.data.playroom.vocabulary import SHAPES
+from selfflow_mm.data.world.vocabulary import SHAPES
 
 from .tracks import Track
 

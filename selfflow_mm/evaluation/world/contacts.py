@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfflow_mm.data.playroom.constants import GRAVITY, HEIGHT, WIDTH
+from selfflow_mm.data.world.constants import GRAVITY, HEIGHT, WIDTH
 
 from .tracks import Track
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from selfflow_mm.data.playroom.grammar import Claims
+from selfflow_mm.data.world.grammar import Claims
 
 from .tracks import Track
 

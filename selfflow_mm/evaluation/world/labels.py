@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from selfflow_mm.data.playroom.constants import HEIGHT, WIDTH
-from selfflow_mm.data.playroom.scene import Scene, Thing
-from selfflow_mm.data.playroom.vocabulary import COLOURS
+from selfflow_mm.data.world.constants import HEIGHT, WIDTH
+from selfflow_mm.data.world.scene import Scene, Thing
+from selfflow_mm.data.world.vocabulary import COLOURS
 
 from .reader_net import PAINTED, SCREEN, SIGN
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from selfflow_mm.data.playroom.grammar import parse
+from selfflow_mm.data.world.grammar import parse
 from selfflow_tokenizers.media import Audio, Video
 
 from . import consistency, faithfulness, sync

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from selfflow_mm.data.playroom.constants import GRAVITY
+from selfflow_mm.data.world.constants import GRAVITY
 
 from .contacts import SeenContact
 from .tracks import Track

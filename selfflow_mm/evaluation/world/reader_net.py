@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selfflow_mm.data.playroom.vocabulary import COLOURS, MATERIALS, SHAPES
+from selfflow_mm.data.world.vocabulary import COLOURS, MATERIALS, SHAPES
 
 #: What a pixel can show; from ``PAINTED`` on, an object of a colour.
 PIXELS: tuple[str, ...] = ("room", "sign", "screen", *COLOURS)

@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from selfflow_mm.data.playroom.constants import FLOOR_LINE, FPS, FRAMES, STEPS, WIDTH
-from selfflow_mm.data.playroom.holdout import Novelty
-from selfflow_mm.data.playroom.physics import Motion
-from selfflow_mm.data.playroom.picture import render_picture
-from selfflow_mm.data.playroom.scene import BLOCK_HEIGHT, SIZES, Scene, Sign, Thing
-from selfflow_mm.data.playroom.stories import draw_clip
-from selfflow_mm.data.playroom.text import LETTER_WIDTH, PITCH
-from selfflow_mm.data.playroom.vocabulary import COLOURS, MATERIALS, SHAPES
 from selfflow_mm.data.reading import read_media
+from selfflow_mm.data.world.constants import FLOOR_LINE, FPS, FRAMES, STEPS, WIDTH
+from selfflow_mm.data.world.holdout import Novelty
+from selfflow_mm.data.world.physics import Motion
+from selfflow_mm.data.world.picture import render_picture
+from selfflow_mm.data.world.scene import BLOCK_HEIGHT, SIZES, Scene, Sign, Thing
+from selfflow_mm.data.world.stories import draw_clip
+from selfflow_mm.data.world.text import LETTER_WIDTH, PITCH
+from selfflow_mm.data.world.vocabulary import COLOURS, MATERIALS, SHAPES
 from selfflow_mm.data.writing import encode_mp4
 from selfflow_tokenizers.media import Video
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from selfflow_mm.data.playroom.clip import make_clip
 from selfflow_mm.data.shards import ShardDataset
+from selfflow_mm.data.world.clip import make_clip
 from selfflow_mm.errors import UserError
 from selfflow_mm.generation.pipeline import Pipeline
 from selfflow_tokenizers.media import Audio, Video

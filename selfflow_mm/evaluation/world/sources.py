@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from selfflow_mm.data.playroom.clip import make_clip
-from selfflow_mm.data.playroom.grammar import parse
 from selfflow_mm.data.reading import read_media
+from selfflow_mm.data.world.clip import make_clip
+from selfflow_mm.data.world.grammar import parse
 from selfflow_mm.data.writing import encode_mp4
 from selfflow_mm.errors import UserError
 from selfflow_mm.generation.pipeline import Pipeline

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from selfflow_mm.data.playroom.vocabulary import COLOURS, MATERIALS, SHAPES
+from selfflow_mm.data.world.vocabulary import COLOURS, MATERIALS, SHAPES
 from selfflow_tokenizers.media import Video
 
 from .reader import Reader

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from selfflow_mm.data.playroom.clip import PlayroomClip
-from selfflow_mm.data.playroom.constants import FPS, FRAMES
+from selfflow_mm.data.world.clip import WorldClip
+from selfflow_mm.data.world.constants import FPS, FRAMES
 
 from .measure import Row
 
@@ -31,7 +31,7 @@ class Rate:
         return self.found / self.total if self.total else float("nan")
 
 
-def validate(pairs: Iterable[tuple[PlayroomClip, Row]]) -> dict[str, Rate]:
+def validate(pairs: Iterable[tuple[WorldClip, Row]]) -> dict[str, Rate]:
     """Rates of what rows say of their clips.
 
     Returns:

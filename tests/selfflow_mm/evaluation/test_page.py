@@ -33,7 +33,7 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.sources += [value or "" for name, value in attributes if name in ("src", "href")]
+        self.sources += [value or "" for name, value in attributes if name in ("src", "href", "poster")]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -47,15 +47,18 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def _full(text: str, folder: Path) -> Reader:
-    page = Page(text, text)
+def _full(text: str, folder: Path, gallery: bool = False) -> Reader:
+    page = Page(text, text, gallery=gallery)
     page.heading(text)
     page.text(text)
     page.table([[text, 1, 2.5, None, True]], [text, "b", "c", "d", "e"])
     page.curve(text, {text: ([1, 2, 3], [3.0, 2.0, 1.0])}, x_label=text)
     page.picture(Pillow.new("RGB", (4, 4)), text)
     page.media(b"RIFF", "audio", text)
-    page.cards([Card(text, b"mp4", "video", (Pillow.new("RGB", (4, 4)),), {text: text})])
+    still = Pillow.new("RGB", (4, 4))
+    card = Card(text, b"mp4", "video", (still,), {text: text}, label=text, command=text, poster=still)
+    page.hero([card])
+    page.cards([card], columns=4)
     page.save(folder / "index.html")
     return Reader((folder / "index.html").read_text(encoding="utf-8"))
 
@@ -92,6 +95,22 @@ def test_media_in_the_folder_are_linked_and_others_embedded(tmp_path: Path) -> N
     head, _, data = embedded.partition(",")
     assert head.startswith("data:audio/") and base64.b64decode(data) == b"outside"
     assert picture.startswith("data:image/jpeg;base64,")
+
+
+def test_a_gallery_is_one_file_whose_films_run_silently(tmp_path: Path) -> None:
+    inside = tmp_path / "clip.mp4"
+    inside.write_bytes(b"inside")
+    page = Page("t", gallery=True)
+    page.hero([Card("a", inside)])
+    page.save(tmp_path / "index.html")
+    (source,) = Reader((tmp_path / "index.html").read_text()).sources
+    head, _, data = source.partition(",")
+    assert head == "data:video/mp4;base64" and base64.b64decode(data) == b"inside"
+    full = _full("x", tmp_path, gallery=True)
+    assert full.tags.count("script") == 1 and all(source.startswith("data:") for source in full.sources)
+    text = (tmp_path / "index.html").read_text()
+    assert "http" not in text and "url(" not in text and "import" not in text
+    assert full.tags.count("video") == text.count("<video autoplay muted controls loop playsinline") == 2
 
 
 def test_pictures_keep_their_pixels(tmp_path: Path) -> None:

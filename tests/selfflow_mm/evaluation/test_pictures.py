@@ -33,6 +33,14 @@ def test_a_film_strip_shows_first_to_last(count: int, n: int, height: int, width
         assert found[-1] == shades[-1]
 
 
+def test_a_film_strip_of_a_whole_multiple_of_the_height_keeps_pixels() -> None:
+    video = Video(torch.randint(0, 256, (3, 8, 12, 3), dtype=torch.uint8), 16)
+    strip = np.asarray(film_strip(video, n=3, height=24))[..., :3]
+    for place in range(3):
+        frame = strip[:, place * (36 + 2) : place * (36 + 2) + 36]
+        assert np.array_equal(frame, video.frames[place].numpy().repeat(3, axis=0).repeat(3, axis=1))
+
+
 @pytest.mark.parametrize("hertz", [300, 1000, 3000, 6000])
 def test_a_tone_lies_in_the_band_of_its_pitch(hertz: float) -> None:
     audio = _tone(hertz)

@@ -12,6 +12,7 @@ from selfflow_mm.models import preset
 from selfflow_mm.models.flops import joint_forward_flops, training_step_flops
 from selfflow_mm.training.plan import amount, describe
 from selfflow_mm.training.workload import TEXT_TOKENS
+from selfflow_mm.weights.tokenizers import named_tokenizer
 
 TOKENIZERS = "tokenizers={video: tiny/video, audio: tiny/audio}"
 SOURCE = "data={sources: {world: {path: nowhere, batch: 5, tasks: {t2v: 1, t2va: 1, t2a: 0}}}}"
@@ -27,7 +28,8 @@ def test_work_and_memory_are_those_of_the_largest_task() -> None:
     # The bundled tokenizers' grids: 33 frames of 64 x 64, and 2.0625 s of sound.
     video, audio = map(int, re.search(r"video (\d+), audio (\d+)", shown).groups())
     assert "Largest batch: 5 samples of t2va" in shown and f"about {video + audio + TEXT_TOKENS} tokens" in shown
-    config = preset("tiny", modalities={"video": 48, "audio": 32})
+    channels = {name: named_tokenizer(f"tiny/{name}").spec.channels for name in ("video", "audio")}
+    config = preset("tiny", modalities=channels)
     tokens = {"video": video, "audio": audio}
     student = joint_forward_flops(config, tokens, TEXT_TOKENS, 2, projector=True)
     teacher = joint_forward_flops(config, tokens, TEXT_TOKENS, blocks=4)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from selfflow_mm.data.playroom.clip import PlayroomClip, make_clip
-from selfflow_mm.data.playroom.vocabulary import MATERIALS, SHAPES
+from selfflow_mm.data.world.clip import WorldClip, make_clip
+from selfflow_mm.data.world.vocabulary import MATERIALS, SHAPES
 from selfflow_mm.evaluation.world.reader import Reader
 from selfflow_mm.evaluation.world.tracks import Track
 
@@ -35,5 +35,5 @@ def world_reader() -> Reader:
 
 
 @pytest.fixture(scope="session")
-def world_clips() -> list[PlayroomClip]:
+def world_clips() -> list[WorldClip]:
     return [make_clip(81_001, index, "test") for index in range(12)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from selfflow_mm.data.playroom.vocabulary import SHAPES
+from selfflow_mm.data.world.vocabulary import SHAPES
 from selfflow_mm.evaluation.world.consistency import check
 from selfflow_mm.evaluation.world.tracks import Track
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfflow_mm.data.playroom.constants import FPS, FRAMES, GRAVITY
+from selfflow_mm.data.world.constants import FPS, FRAMES, GRAVITY
 from selfflow_mm.evaluation.world.contacts import find_events
 from selfflow_mm.evaluation.world.tracks import Track
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from selfflow_mm.data.playroom.grammar import parse
-from selfflow_mm.data.playroom.vocabulary import MATERIALS
+from selfflow_mm.data.world.grammar import parse
+from selfflow_mm.data.world.vocabulary import MATERIALS
 from selfflow_mm.evaluation.world.faithfulness import compare
 from selfflow_mm.evaluation.world.tracks import Track
 

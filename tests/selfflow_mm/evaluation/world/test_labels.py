@@ -6,8 +6,8 @@ import numpy as np
 import pymunk
 import pytest
 
-from selfflow_mm.data.playroom.scene import SIZES, Scene, Sign, Thing
-from selfflow_mm.data.playroom.vocabulary import COLOURS, SHAPES
+from selfflow_mm.data.world.scene import SIZES, Scene, Sign, Thing
+from selfflow_mm.data.world.vocabulary import COLOURS, SHAPES
 from selfflow_mm.evaluation.world.labels import inside, label
 from selfflow_mm.evaluation.world.reader_net import PAINTED, SCREEN, SIGN
 

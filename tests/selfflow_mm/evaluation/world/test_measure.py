@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from selfflow_mm.data.playroom.clip import PlayroomClip, make_clip
-from selfflow_mm.data.playroom.scene import Thing
-from selfflow_mm.data.playroom.surfaces import PAINT
+from selfflow_mm.data.world.clip import WorldClip, make_clip
+from selfflow_mm.data.world.scene import Thing
+from selfflow_mm.data.world.surfaces import PAINT
 from selfflow_mm.evaluation.world.labels import inside
 from selfflow_mm.evaluation.world.measure import Row, measure_clip
 from selfflow_mm.evaluation.world.reader import Reader
@@ -18,16 +18,16 @@ from selfflow_mm.evaluation.world.validation import validate
 from selfflow_tokenizers.media import Audio, Video
 
 
-def measure(reader: Reader, clip: PlayroomClip, video: Video | None = None, audio: Audio | None = None) -> Row:
+def measure(reader: Reader, clip: WorldClip, video: Video | None = None, audio: Audio | None = None) -> Row:
     return measure_clip(reader, clip.captions[0].text, video or clip.video, audio or clip.audio)
 
 
 @pytest.fixture(scope="module")
-def rows(world_reader: Reader, world_clips: list[PlayroomClip]) -> list[Row]:
+def rows(world_reader: Reader, world_clips: list[WorldClip]) -> list[Row]:
     return [measure(world_reader, clip) for clip in world_clips]
 
 
-def test_true_clips_are_read_rightly(world_clips: list[PlayroomClip], rows: list[Row]) -> None:
+def test_true_clips_are_read_rightly(world_clips: list[WorldClip], rows: list[Row]) -> None:
     rates = validate(zip(world_clips, rows, strict=True))
     assert set(rates) >= {"contacts found", "contacts true", "onsets found", "onsets true", "words", "words true"}
     # A dozen clips have 7 words, 18 objects and 23 contacts: one miss of each is what they allow.
@@ -53,7 +53,7 @@ def test_shuffled_sound_is_far_below(rows: list[Row]) -> None:
 
 @pytest.mark.parametrize("frames", [-2, 3])
 def test_a_shifted_sound_is_off_by_the_shift(
-    world_reader: Reader, world_clips: list[PlayroomClip], rows: list[Row], frames: int
+    world_reader: Reader, world_clips: list[WorldClip], rows: list[Row], frames: int
 ) -> None:
     clip, before = next((c, r) for c, r in zip(world_clips, rows, strict=True) if len(r["contacts"]) >= 2)
     audio = Audio(torch.roll(clip.audio.waveform, frames * 1000, dims=1), clip.audio.rate)
@@ -62,7 +62,7 @@ def test_a_shifted_sound_is_off_by_the_shift(
     assert after["matched"] < before["matched"]
 
 
-def _drop(world_clips: list[PlayroomClip]) -> PlayroomClip:
+def _drop(world_clips: list[WorldClip]) -> WorldClip:
     return next(
         clip
         for clip in world_clips
@@ -70,14 +70,14 @@ def _drop(world_clips: list[PlayroomClip]) -> PlayroomClip:
     )
 
 
-def _mask(clip: PlayroomClip, frame: int) -> torch.Tensor:
+def _mask(clip: WorldClip, frame: int) -> torch.Tensor:
     """The pixels of the first object, and one around them."""
     facts = clip.meta["objects"][0]
     thing = Thing(facts["shape"], facts["colour"], facts["material"], facts["size"] + 2.5)
     return torch.from_numpy(inside(thing, torch.tensor(facts["states"][frame][:3]).numpy()))
 
 
-def test_another_colour_is_caught(world_reader: Reader, world_clips: list[PlayroomClip]) -> None:
+def test_another_colour_is_caught(world_reader: Reader, world_clips: list[WorldClip]) -> None:
     clip = _drop(world_clips)
     colour = clip.meta["objects"][0]["colour"]
     other = "blue" if colour != "blue" else "red"
@@ -92,7 +92,7 @@ def test_another_colour_is_caught(world_reader: Reader, world_clips: list[Playro
     assert measure(world_reader, clip, Video(half, clip.video.fps))["recoloured"] == 1
 
 
-def test_a_deleted_object_has_vanished(world_reader: Reader, world_clips: list[PlayroomClip]) -> None:
+def test_a_deleted_object_has_vanished(world_reader: Reader, world_clips: list[WorldClip]) -> None:
     clip = _drop(world_clips)
     frames = clip.video.frames.clone()
     masks = torch.stack([_mask(clip, t) for t in range(len(frames))])
@@ -106,7 +106,7 @@ def test_a_deleted_object_has_vanished(world_reader: Reader, world_clips: list[P
     assert row["vanished"] == 1 and row["consistent"] is False
 
 
-def test_reversed_time_gains_energy(world_reader: Reader, world_clips: list[PlayroomClip], rows: list[Row]) -> None:
+def test_reversed_time_gains_energy(world_reader: Reader, world_clips: list[WorldClip], rows: list[Row]) -> None:
     chosen = [(c, r) for c, r in zip(world_clips, rows, strict=True) if r["rebounds"] and r["bounces lose energy"]]
     assert len(chosen) >= 4
     backwards = [measure(world_reader, c, replace(c.video, frames=c.video.frames.flip(0))) for c, _ in chosen[:4]]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfflow_mm.data.playroom.materials import MATERIALS
-from selfflow_mm.data.playroom.sound import ring
+from selfflow_mm.data.world.materials import MATERIALS
+from selfflow_mm.data.world.sound import ring
 from selfflow_mm.evaluation.world.onsets import find_onsets
 from selfflow_tokenizers.media import Audio
 

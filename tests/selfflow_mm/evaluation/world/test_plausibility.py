@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from selfflow_mm.data.playroom.constants import FPS, GRAVITY
+from selfflow_mm.data.world.constants import FPS, GRAVITY
 from selfflow_mm.evaluation.world.contacts import find_events
 from selfflow_mm.evaluation.world.plausibility import accelerations, rebounds
 from selfflow_mm.evaluation.world.tracks import Track

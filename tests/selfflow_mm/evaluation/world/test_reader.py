@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from selfflow_mm.data.playroom.picture import render_picture
-from selfflow_mm.data.playroom.stories import draw_clip
+from selfflow_mm.data.world.picture import render_picture
+from selfflow_mm.data.world.stories import draw_clip
 from selfflow_mm.errors import UserError
 from selfflow_mm.evaluation.world.labels import label
 from selfflow_mm.evaluation.world.reader import BUNDLED, Reader

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfflow_mm.cli.main import main
-from selfflow_mm.data.playroom.clip import make_clip
+from selfflow_mm.data.world.clip import make_clip
 from selfflow_mm.data.writing import encode_mp4
 from selfflow_mm.errors import UserError
 from selfflow_mm.evaluation.world.run import WorldPlan, evaluate

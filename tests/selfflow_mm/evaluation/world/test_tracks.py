@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from selfflow_mm.data.playroom.vocabulary import COLOURS
+from selfflow_mm.data.world.vocabulary import COLOURS
 from selfflow_mm.evaluation.world.reader_net import PAINTED, PIXELS, SCREEN, crop, cut
 from selfflow_mm.evaluation.world.tracks import components, follow
 from selfflow_tokenizers.media import Video

@@ -1,4 +1,4 @@
-"""Captions of the playroom are true, read back exactly, and keep what is held out apart."""
+"""Captions of the world are true, read back exactly, and keep what is held out apart."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfflow_mm.data.playroom.captions import Caption, make_captions
-from selfflow_mm.data.playroom.constants import FPS
-from selfflow_mm.data.playroom.events import list_events
-from selfflow_mm.data.playroom.forms import FORMS
-from selfflow_mm.data.playroom.grammar import Claims, Named, claims_of, hear, parse, say
-from selfflow_mm.data.playroom.holdout import HELD_OUT_COLOURS, HELD_OUT_MATERIALS, HELD_OUT_WORDS, NOVELTIES, Novelty
-from selfflow_mm.data.playroom.physics import Motion
-from selfflow_mm.data.playroom.scene import Scene
-from selfflow_mm.data.playroom.stories import draw_clip
-from selfflow_mm.data.playroom.vocabulary import COLOURS, MATERIALS, SHAPES, WORDS
+from selfflow_mm.data.world.captions import Caption, make_captions
+from selfflow_mm.data.world.constants import FPS
+from selfflow_mm.data.world.events import list_events
+from selfflow_mm.data.world.forms import FORMS
+from selfflow_mm.data.world.grammar import Claims, Named, claims_of, hear, parse, say
+from selfflow_mm.data.world.holdout import HELD_OUT_COLOURS, HELD_OUT_MATERIALS, HELD_OUT_WORDS, NOVELTIES, Novelty
+from selfflow_mm.data.world.physics import Motion
+from selfflow_mm.data.world.scene import Scene
+from selfflow_mm.data.world.stories import draw_clip
+from selfflow_mm.data.world.vocabulary import COLOURS, MATERIALS, SHAPES, WORDS
 from selfflow_mm.errors import UserError
 
 Told = tuple[Scene, Motion, tuple[Caption, ...]]

@@ -1,4 +1,4 @@
-"""The playroom's mechanics against closed forms."""
+"""The world's mechanics against closed forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from selfflow_mm.data.playroom.constants import (
+from selfflow_mm.data.world.constants import (
     FIRST_SOUND,
     FLOOR_LINE,
     FULL_IMPACT,
@@ -19,11 +19,11 @@ from selfflow_mm.data.playroom.constants import (
     WALL_LEFT,
     WALL_RIGHT,
 )
-from selfflow_mm.data.playroom.materials import MATERIALS
-from selfflow_mm.data.playroom.physics import Motion, moment_of_inertia, simulate
-from selfflow_mm.data.playroom.scene import SIZES, Scene, Thing
-from selfflow_mm.data.playroom.stories import STORIES, draw_clip
-from selfflow_mm.data.playroom.vocabulary import SHAPES
+from selfflow_mm.data.world.materials import MATERIALS
+from selfflow_mm.data.world.physics import Motion, moment_of_inertia, simulate
+from selfflow_mm.data.world.scene import SIZES, Scene, Thing
+from selfflow_mm.data.world.stories import STORIES, draw_clip
+from selfflow_mm.data.world.vocabulary import SHAPES
 
 TIMES = np.arange(STEPS) * STEP
 

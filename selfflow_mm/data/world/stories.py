@@ -63,8 +63,8 @@ class Story:
     mirrors: bool = True
 
 
-def draw_clip(rng: Rng, novelty: Novelty | None) -> tuple[Scene, Motion]:
-    """A scene with its motion; ``novelty`` as for :class:`Casting`."""
+def draw_story(rng: Rng, novelty: Novelty | None) -> tuple[str, float]:
+    """The kind of a clip and the time of its first sound, which are drawn before all else."""
     time = float(rng.uniform(*FIRST_SOUND))
     fitting = [
         kind
@@ -72,7 +72,12 @@ def draw_clip(rng: Rng, novelty: Novelty | None) -> tuple[Scene, Motion]:
         if story.earliest <= time <= story.latest and (story.writes or novelty != "word")
     ]
     shares = np.array([STORIES[kind].share for kind in fitting])
-    kind = fitting[rng.choice(len(fitting), p=shares / shares.sum())]
+    return fitting[rng.choice(len(fitting), p=shares / shares.sum())], time
+
+
+def draw_clip(rng: Rng, novelty: Novelty | None) -> tuple[Scene, Motion]:
+    """A scene with its motion; ``novelty`` as for :class:`Casting`."""
+    kind, time = draw_story(rng, novelty)
     story = STORIES[kind]
     for _ in range(_MOST_TRIES):
         scene = replace(story.draw(rng, Casting(rng, novelty), time), kind=kind)

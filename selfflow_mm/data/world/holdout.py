@@ -2,7 +2,7 @@
 
 Clips of the split "train" contain none of it. Each clip of the split "test" contains exactly one kind of it (its
 *novelty*), so that a score per novelty says what a model generalises to. Every shape, colour, material and letter is
-seen in training; only the combination is new. Caption forms are marked in ``captions``.
+seen in training; only the combination is new. Caption forms are marked in ``forms``.
 """
 
 from __future__ import annotations

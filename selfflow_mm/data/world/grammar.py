@@ -92,7 +92,7 @@ def parse(caption: str) -> Claims:
     """The claims of a caption.
 
     Raises:
-        UserError: no caption of the playroom reads like this.
+        UserError: no caption of the world reads like this.
     """
     for start, between, after in (_USUAL, _HELD_OUT):
         if caption.startswith(start) and (sounds := _sounds(caption.removeprefix(start), between)):
@@ -102,7 +102,7 @@ def parse(caption: str) -> Claims:
             return Claims(claims.objects, claims.actions, claims.sign, claims.places, sounds)
     if claims := _sentence(caption):
         return claims
-    raise UserError(f"'{caption}' is no caption of the bundled world's version 2; docs/world.md has its forms")
+    raise UserError(f"'{caption}' is no caption of the bundled world; docs/world.md has its forms")
 
 
 def _noun(thing: Named) -> str:

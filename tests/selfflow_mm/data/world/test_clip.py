@@ -1,41 +1,43 @@
-"""Clips of the playroom: sound and picture agree with the events, and everything follows from the seed."""
+"""Clips of the world: sound and picture agree with the events, and everything follows from the seed."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from selfflow_mm.data.playroom import PlayroomClip, make_clip
-from selfflow_mm.data.playroom.constants import FLOOR_TOP, FPS, RATE, STEPS
-from selfflow_mm.data.playroom.furniture import empty_room
-from selfflow_mm.data.playroom.holdout import HELD_OUT_WORDS
-from selfflow_mm.data.playroom.materials import MATERIALS
-from selfflow_mm.data.playroom.physics import Motion
-from selfflow_mm.data.playroom.picture import render_picture
-from selfflow_mm.data.playroom.scene import SIZES, Scene, Thing
-from selfflow_mm.data.playroom.sound import pan, ring
-from selfflow_mm.data.playroom.surfaces import PAINT, ink
-from selfflow_mm.data.playroom.text import LETTER_HEIGHT, LETTER_WIDTH, PITCH, letter
-from selfflow_mm.data.playroom.vocabulary import COLOURS, SHAPES, WORDS
+from selfflow_mm.data.world import WorldClip, make_clip
+from selfflow_mm.data.world.constants import FLOOR_TOP, FPS, RATE, STEPS
+from selfflow_mm.data.world.furniture import empty_room
+from selfflow_mm.data.world.holdout import HELD_OUT_WORDS, Split
+from selfflow_mm.data.world.materials import MATERIALS
+from selfflow_mm.data.world.physics import Motion
+from selfflow_mm.data.world.picture import render_picture
+from selfflow_mm.data.world.scene import SIZES, Scene, Thing
+from selfflow_mm.data.world.sound import pan, ring
+from selfflow_mm.data.world.surfaces import PAINT, ink
+from selfflow_mm.data.world.text import LETTER_HEIGHT, LETTER_WIDTH, PITCH, letter
+from selfflow_mm.data.world.vocabulary import COLOURS, SHAPES, WORDS
 from selfflow_mm.errors import UserError
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @pytest.fixture(scope="module")
-def clips() -> list[PlayroomClip]:
+def clips() -> list[WorldClip]:
     return [make_clip(3, index) for index in range(90)]
 
 
-def sounding(clip: PlayroomClip) -> list[dict]:
+def sounding(clip: WorldClip) -> list[dict]:
     return [event for event in clip.events if event["kind"] != "hidden"]
 
 
-def test_forms(clips: list[PlayroomClip]) -> None:
+def test_forms(clips: list[WorldClip]) -> None:
     for clip in clips:
         assert clip.video.frames.shape == (33, 64, 64, 3) and clip.video.fps == 16
         assert clip.audio.waveform.shape == (2, 33_000) and clip.audio.rate == 16_000
@@ -57,7 +59,27 @@ def test_the_same_key_gives_the_same_clip_and_another_one_another() -> None:
         make_clip(0, 0, "validation")  # type: ignore[arg-type]
 
 
-def test_silence_until_the_first_event_and_sound_from_it(clips: list[PlayroomClip]) -> None:
+@pytest.mark.parametrize(
+    ("seed", "index", "split", "text", "brightness", "energy"),
+    [
+        (0, 0, "train", "734a26b4b307f6fc", 132.819, 120.787),
+        (5, 8, "train", "f31217e698bdf151", 131.070, 123.417),
+        (3, 18, "test", "a0baf573f059bd30", 132.189, 140.664),
+        (0, 2, "test", "b9034b08c044695c", 133.587, 25.391),
+    ],
+)
+def test_the_clips_are_those_that_the_bundled_weights_learned(
+    seed: int, index: int, split: Split, text: str, brightness: float, energy: float
+) -> None:
+    clip = make_clip(seed, index, split)
+    events = [[event["kind"], event["who"], round(event["time"], 3)] for event in clip.events]
+    told = json.dumps([[caption.text for caption in clip.captions], events])
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == text
+    assert float(clip.video.frames.float().mean()) == pytest.approx(brightness, abs=0.001)
+    assert float(clip.audio.waveform.double().square().sum()) == pytest.approx(energy, abs=0.001)
+
+
+def test_silence_until_the_first_event_and_sound_from_it(clips: list[WorldClip]) -> None:
     for clip in clips:
         loudness = clip.audio.waveform.abs().amax(dim=0)
         first = sounding(clip)[0]
@@ -72,7 +94,7 @@ def test_silence_until_the_first_event_and_sound_from_it(clips: list[PlayroomCli
             assert loudness[middle - 400 : middle + 400].max() > 0.04
 
 
-def test_materials_are_told_apart_by_ear(clips: list[PlayroomClip]) -> None:
+def test_materials_are_told_apart_by_ear(clips: list[WorldClip]) -> None:
     """Spectral centroid of the 0.15 s from a clip's first contact, where nothing else sounds."""
     bands = {"rubber": (100, 330), "wooden": (400, 900), "metal": (1200, 2300), "glass": (2600, 5500)}
     seen = set()
@@ -115,7 +137,7 @@ def test_harder_blows_are_louder_and_brighter() -> None:
         assert centroids == sorted(centroids)
 
 
-def test_sounds_come_from_the_side_of_their_contact(clips: list[PlayroomClip]) -> None:
+def test_sounds_come_from_the_side_of_their_contact(clips: list[WorldClip]) -> None:
     for clip in clips:
         events = sounding(clip)
         if len(events) == 1 and events[0]["kind"] == "contact" and abs(events[0]["place"][0] - 32) > 3:
@@ -124,7 +146,7 @@ def test_sounds_come_from_the_side_of_their_contact(clips: list[PlayroomClip]) -
     assert np.square(pan(np.array([-5.0, 0.0, 20.0, 32.0, 64.0]))).sum(axis=0) == pytest.approx(1)
 
 
-def test_rolling_moves_across_and_has_the_bands_of_its_material(clips: list[PlayroomClip]) -> None:
+def test_rolling_moves_across_and_has_the_bands_of_its_material(clips: list[WorldClip]) -> None:
     checked = 0
     for clip in clips:
         rolls = [event for event in clip.events if event["kind"] == "roll"]
@@ -220,7 +242,7 @@ def test_letters_are_different_and_all_are_learnt() -> None:
     assert learnt >= {name for word in HELD_OUT_WORDS for name in word}
 
 
-def test_signs_are_read_back_from_every_frame(clips: list[PlayroomClip]) -> None:
+def test_signs_are_read_back_from_every_frame(clips: list[WorldClip]) -> None:
     signs = 0
     for clip in clips:
         sign = clip.meta["room"]["sign"]
@@ -235,7 +257,7 @@ def test_signs_are_read_back_from_every_frame(clips: list[PlayroomClip]) -> None
     assert signs > 10
 
 
-def test_words_on_blocks_are_read_back_while_they_stand(clips: list[PlayroomClip]) -> None:
+def test_words_on_blocks_are_read_back_while_they_stand(clips: list[WorldClip]) -> None:
     blocks = 0
     for clip in clips:
         if clip.meta["story"] != "block":
@@ -257,7 +279,7 @@ def test_words_on_blocks_are_read_back_while_they_stand(clips: list[PlayroomClip
     assert blocks > 5
 
 
-def test_hidden_objects_cannot_be_seen_and_others_can(clips: list[PlayroomClip]) -> None:
+def test_hidden_objects_cannot_be_seen_and_others_can(clips: list[WorldClip]) -> None:
     screens = 0
     for clip in clips:
         hidden = [event for event in clip.events if event["kind"] == "hidden"]
@@ -294,7 +316,7 @@ def test_hidden_objects_cannot_be_seen_and_others_can(clips: list[PlayroomClip])
     assert screens >= 2
 
 
-def test_objects_are_counted_in_the_picture(clips: list[PlayroomClip]) -> None:
+def test_objects_are_counted_in_the_picture(clips: list[WorldClip]) -> None:
     """Connected components in front of the wall, in frames in which all objects are in sight and none touch."""
     counts = []
     for clip in clips:
@@ -317,7 +339,7 @@ def test_objects_are_counted_in_the_picture(clips: list[PlayroomClip]) -> None:
     assert min(counts.count(count) for count in (1, 2, 3)) > 4
 
 
-def test_the_picture_shows_objects_at_their_places(clips: list[PlayroomClip]) -> None:
+def test_the_picture_shows_objects_at_their_places(clips: list[WorldClip]) -> None:
     checked = 0
     for clip in clips:
         if clip.meta["story"] != "drop":
@@ -333,7 +355,7 @@ def test_the_picture_shows_objects_at_their_places(clips: list[PlayroomClip]) ->
     assert checked > 30
 
 
-def test_a_landing_is_seen_when_it_is_heard(clips: list[PlayroomClip]) -> None:
+def test_a_landing_is_seen_when_it_is_heard(clips: list[WorldClip]) -> None:
     """Sync from the media alone: the lowest pixels of the object's colour against the first loud sample."""
     checked = 0
     for clip in clips:

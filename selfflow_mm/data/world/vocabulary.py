@@ -1,4 +1,4 @@
-"""The words of the playroom: what captions may name and what signs and blocks may say."""
+"""The words of the world: what captions may name and what signs and blocks may say."""
 
 from __future__ import annotations
 

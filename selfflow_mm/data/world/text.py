@@ -1,4 +1,4 @@
-"""The playroom's writing: capital letters of a bold pixel font, 7 wide and 9 high with strokes of two pixels.
+"""The world's writing: capital letters of a bold pixel font, 7 wide and 9 high with strokes of two pixels.
 
 Letters stand 8 pixels apart. Where writing is at rest it begins at a multiple of 8 pixels from the left, so that a
 letter always falls on the same place of an autoencoder's patch: a small model has 26 pictures to learn, not hundreds.
