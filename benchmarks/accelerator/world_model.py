@@ -44,8 +44,8 @@ from safetensors.torch import load_file
 from selfflow_mm.config import load_config
 from selfflow_mm.data.encode_dataset import encode_dataset
 from selfflow_mm.data.latents import fingerprint
-from selfflow_mm.data.playroom import make_clip
 from selfflow_mm.data.shards import Members, Sample
+from selfflow_mm.data.world import make_clip
 from selfflow_mm.errors import UserError
 from selfflow_mm.evaluation.world.measure import Row, measure_clip
 from selfflow_mm.evaluation.world.reader import Reader
