@@ -26,7 +26,7 @@ from selfflow_mm.randomness import Randomness
 from selfflow_mm.tokens import NoiseLevels, TokenStream
 
 #: Noise levels of the tokens that are asked for.
-LEVELS = (0.6, 0.8, 0.9, 0.95)
+LEVELS = (0.7, 0.9)
 BATCH = 32
 
 

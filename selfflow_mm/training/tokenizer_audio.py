@@ -75,7 +75,7 @@ class AudioTask:
         chosen = self.clips.train[:: -(-self.count // _FIT)]
         longest = max(w.shape[1] for w in chosen)
         longest += -longest % self.step_samples
-        fit_linear_audio(model, torch.stack([F.pad(w, (0, longest - w.shape[1])) for w in chosen]))
+        fit_linear_audio(model, torch.stack([F.pad(w, (0, longest - w.shape[1])) for w in chosen]), self.part.balance)
 
     def batch(self, random: Randomness, step: int, ids: Tensor) -> Tensor:
         """float32 ``(B, channels, samples)``: each sound cut at the loudest of ``places`` random places."""

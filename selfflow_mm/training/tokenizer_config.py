@@ -102,6 +102,8 @@ class AudioPart:
         adversarial: the discriminator, where it has a weight.
         latents: length of a training sound in latents; shorter sounds are filled with zeros.
         places: random places drawn for a cut; the loudest is taken, as recordings of events hold much silence.
+        balance: from 0 to 1, how far the linear start evens out the loudness of bands before it keeps the strongest
+            components; without it thin high sounds may be lost for good.
     """
 
     model: AudioModel = field(default_factory=AudioModel)
@@ -109,12 +111,15 @@ class AudioPart:
     adversarial: SpectrumConfig = field(default_factory=SpectrumConfig)
     latents: int = 16
     places: int = 1
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.latents < 4:
             raise UserError(f"latents must be at least 4, got {self.latents}")
         if self.places < 1:
             raise UserError(f"places must be at least 1, got {self.places}")
+        if not 0 <= self.balance <= 1:
+            raise UserError(f"balance lies in [0, 1], got {self.balance}")
         samples = self.latents * self.model.samples_per_latent
         longest = max(self.loss.windows + (self.adversarial.windows if self.adversarial.weight else ()))
         if longest // 2 >= samples:

@@ -24,6 +24,7 @@ class VideoLossConfig:
         l1: mean absolute error.
         l2: mean squared error.
         gradient: absolute error of differences between neighbouring pixels, at full and at half size.
+        motion: absolute error of differences between neighbouring frames: what jerks between latent frames.
         pyramid: absolute error of the picture at half, quarter, ... size (``scales`` sizes with the full one).
         moving: a pixel that moves counts ``1 + moving`` times; objects cover few pixels and carry the meaning.
         threshold: colour difference (of the range 2) from the pixel's median over time that counts as moving.
@@ -39,6 +40,7 @@ class VideoLossConfig:
     l1: float = 1.0
     l2: float = 4.0
     gradient: float = 0.5
+    motion: float = 0.0
     pyramid: float = 0.0
     moving: float = 6.0
     threshold: float = 0.2
@@ -50,7 +52,8 @@ class VideoLossConfig:
     kl: float = 1e-4
 
     def __post_init__(self) -> None:
-        if min(self.l1, self.l2, self.gradient, self.pyramid, self.moving, self.perceptual_weight, self.kl) < 0:
+        terms = (self.l1, self.l2, self.gradient, self.motion, self.pyramid, self.moving, self.perceptual_weight)
+        if min(*terms, self.kl) < 0:
             raise UserError("weights of loss terms cannot be negative")
         if not 1 <= self.scales <= 8 or self.perceptual_frames < 0:
             raise UserError("scales lies in 1 to 8 and perceptual_frames is not negative")
@@ -71,6 +74,8 @@ def video_loss(output: Tensor, target: Tensor, config: VideoLossConfig) -> dict[
         "l2": config.l2 * (error.square() * weight).mean(),
         "gradient": config.gradient * gradient_error(error, weight, 2),
     }
+    if config.motion and error.shape[1] > 1:
+        terms["motion"] = config.motion * (error.diff(dim=1).abs() * weight[:, 1:]).mean()
     if config.pyramid:
         terms["pyramid"] = config.pyramid * pyramid_error(error, weight, config.scales)
     return terms

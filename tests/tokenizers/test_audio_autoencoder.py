@@ -110,6 +110,35 @@ def test_the_linear_start_keeps_what_fits() -> None:
     assert error < 0.02
 
 
+def test_a_balanced_start_keeps_a_quiet_band() -> None:
+    """Loud low noise and a high tone 34 dB below it: few components hold the noise alone, unless bands are balanced."""
+    random = torch.Generator().manual_seed(0)
+    low = F.avg_pool1d(torch.randn(1, 1, 64 * 60 + 31, generator=random), 32, 1)[:, 0]
+    tone = 0.02 * torch.sin(2 * torch.pi * 5000 * torch.arange(low.shape[1]) / 16000)
+    kept = {}
+    for balance in (0.0, 1.0):
+        model = AudioAutoencoder(AudioAutoencoderConfig(1, 16000, 4, 8, (4, 2), (20, 16, 12), (1, 1, 1)))
+        fit_linear_audio(model, (low + tone)[None], balance)
+        with torch.no_grad():
+            output = model(0.1 * tone.expand(1, 1, -1))[..., 64:-64]
+        kept[balance] = float(output.square().mean() / (0.1 * tone[64:-64]).square().mean())
+    assert kept[0.0] < 0.01
+    assert kept[1.0] > 0.5
+
+
+def test_balance_is_undone_on_the_way_out() -> None:
+    """The filter bank of a balanced start is still its own inverse."""
+    random = torch.Generator().manual_seed(0)
+    wave = torch.randn(1, 2, 640, generator=random).cumsum(-1)
+    model = AudioAutoencoder(CONFIG)
+    fit_linear_audio(model, wave, 0.7)
+    taps = model.synthesis.weight @ model.analysis.weight
+    plain = AudioAutoencoder(CONFIG)
+    fit_linear_audio(plain, wave)
+    torch.testing.assert_close(taps, plain.synthesis.weight @ plain.analysis.weight, atol=1e-5, rtol=0)
+    assert not torch.allclose(model.analysis.weight, plain.analysis.weight)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"widths": (8, 8)}, {"kernel": 4}, {"frame": 7}, {"latent_channels": 0}, {"strides": (0, 4, 4)}, {"level": 0.0}],

@@ -66,11 +66,14 @@ def fit_linear_video(model: VideoAutoencoder, frames: Tensor) -> None:
 
 
 @torch.no_grad()
-def fit_linear_audio(model: AudioAutoencoder, waveforms: Tensor) -> None:
+def fit_linear_audio(model: AudioAutoencoder, waveforms: Tensor, balance: float = 0.0) -> None:
     """Set the linear path of ``model`` to an MDCT and nested principal components of ``(B, channels, samples)``.
 
     The MDCT (Princen and Bradley 1986) with a sine window is its own inverse under overlap-add. The
     components are those of the second moment, not of the covariance, because the layers have no bias.
+
+    ``balance`` evens out how loud the MDCT's bands are before components are chosen: at 1 all are as loud, at 0 they
+    stay as they are, and components then go to the loud ones, mostly the low ones, alone.
     """
     c = model.config
     transform = model.analysis.weight.new_zeros(c.widths[0], c.channels, 2 * c.frame)
@@ -78,9 +81,12 @@ def fit_linear_audio(model: AudioAutoencoder, waveforms: Tensor) -> None:
         rows = slice(channel * c.frame, (channel + 1) * c.frame)
         room = transform[rows, channel]
         room.copy_(mdct_basis(c.frame)[: len(room)])
-    model.analysis.weight.copy_(transform.flatten(1))
-    model.synthesis.weight.copy_(transform.flatten(1).T)
-    x = model.analysis(model.cut_frames(waveforms))
+    frames = model.cut_frames(waveforms)
+    level = (frames @ transform.flatten(1).T).square().mean((0, 1)).sqrt()
+    gain = (level.square().mean().sqrt() / level.clamp_min(1e-3 * float(level.max()) + 1e-12)) ** balance
+    model.analysis.weight.copy_(transform.flatten(1) * gain[:, None])
+    model.synthesis.weight.copy_(transform.flatten(1).T / gain)
+    x = model.analysis(frames)
     down: Any
     up: Any
     for stride, down, up in zip(c.strides, model.down, model.up, strict=True):

@@ -96,16 +96,16 @@ MATERIALS: dict[str, Material] = {
         rolling_loudness=0.4,
         glide=0.6,
     ),
-    # A high, thin clink, shorter than metal's ring and with nothing below 2.5 kHz.
+    # A thin clink, higher and shorter than metal's ring, with nothing below 2 kHz.
     "glass": Material(
         elasticity=0.64,
         friction=0.3,
-        partials=(Partial(2870, 0.8, 0.34), Partial(4310, 1.0, 0.28), Partial(6120, 0.6, 0.18)),
+        partials=(Partial(2090, 1.0, 0.34), Partial(3140, 0.55, 0.26), Partial(4590, 0.35, 0.16)),
         click=0.2,
         click_t60=0.006,
         attack=0.0002,
-        loudness=0.7,
-        rolling=((2400.0, 3800.0), (3200.0, 5600.0)),
+        loudness=0.75,
+        rolling=((1700.0, 2700.0), (2200.0, 3600.0)),
         rolling_loudness=0.22,
     ),
 }

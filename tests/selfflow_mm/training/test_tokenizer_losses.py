@@ -30,8 +30,8 @@ ALL = AudioLossConfig(convergence=1, mel=1, side=True)
 
 def test_nothing_is_lost_on_equal_media() -> None:
     frames, wave = torch.rand(2, 5, 16, 16, 3), torch.rand(2, 2, 4096) - 0.5
-    pictures, sounds = video_loss(frames, frames, VideoLossConfig(pyramid=1)), audio_loss(wave, wave, ALL)
-    assert set(pictures) == {"l1", "l2", "gradient", "pyramid"}
+    pictures, sounds = video_loss(frames, frames, VideoLossConfig(motion=1, pyramid=1)), audio_loss(wave, wave, ALL)
+    assert set(pictures) == {"l1", "l2", "gradient", "motion", "pyramid"}
     assert set(sounds) == {"l1", "l2", "complex", "magnitude", "log", "convergence", "mel"}
     assert all(float(v) == 0 for v in (*pictures.values(), *sounds.values()))
 
@@ -48,6 +48,15 @@ def test_a_constant_error_has_no_gradient_term() -> None:
     assert float(terms["l1"]) == pytest.approx(0.1, rel=1e-4)
     assert float(terms["l2"]) == pytest.approx(0.01, rel=1e-4)
     assert float(terms["gradient"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_motion_is_what_neighbouring_frames_do_not_share() -> None:
+    """An error that stays costs nothing, one that changes its sign with every frame twice itself; stills have none."""
+    frames, sign = torch.rand(1, 5, 16, 16, 3), torch.tensor([1.0, -1, 1, -1, 1]).view(1, 5, 1, 1, 1)
+    config = VideoLossConfig(motion=0.5, threshold=2.0)
+    assert float(video_loss(frames + 0.1, frames, config)["motion"]) == pytest.approx(0, abs=1e-6)
+    assert float(video_loss(frames + 0.1 * sign, frames, config)["motion"]) == pytest.approx(0.5 * 0.2, rel=1e-4)
+    assert "motion" not in video_loss(frames[:, :1] + 0.1, frames[:, :1], config)
 
 
 def test_moving_pixels_weigh_more() -> None:

@@ -1,0 +1,92 @@
+"""Remake the bundled model `tiny`: clips, two tokenizers, the transformer, its folder; then measure it.
+
+    python benchmarks/bundled_model.py --work runs/bundled --threads 2            # hours; stop it whenever, repeat it
+    python benchmarks/bundled_model.py --work runs/bundled --objective flow       # the same by plain flow matching
+    python benchmarks/bundled_model.py --work runs/bundled --install              # over selfflow_mm/weights/tiny
+
+What is done is not done again, and what was stopped goes on from its last checkpoint. Another kind of CPU rounds
+differently: weights of the same quality, not the same bits. Settings of the transformer's run follow as KEY=VALUE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from selfflow_mm.cli.main import main as selfflow_mm
+from selfflow_mm.weights import ROOT
+
+#: The tokenizers learn from the first so many of the clips, of seed 0.
+TOKENIZER_CLIPS, CLIPS = 3000, 12_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--objective", default="self-flow")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure", type=int, default=500, metavar="N", help="clips; 0: none")
+    parser.add_argument("--install", action="store_true", help="put the model and its records into the package")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the transformer's run")
+    args = parser.parse_args()
+    work: Path = args.work
+    work.mkdir(parents=True, exist_ok=True)
+    for folder, clips in (("first", TOKENIZER_CLIPS), ("world", CLIPS)):
+        if not (work / folder).exists():
+            call("make-world", "--out", work / folder, "--clips", clips, "--seed", 0, "--workers", args.threads)
+    for kind in ("video", "audio"):
+        run = work / f"tiny-{kind}"
+        if not (run / "tokenizer" / "config.json").exists():
+            more = ["--resume"] if run.exists() else []
+            one = ["run.threads=1"]  # small layers gain nothing from a second
+            call("train-tokenizer", f"tokenizers/tiny_{kind}.yaml", "--data", work / "first", "--out", run, *more, *one)
+    name = "tiny" if args.objective == "self-flow" else f"tiny-{args.objective}"
+    run = work / name
+    video, audio = (work / f"tiny-{kind}" / "tokenizer" for kind in ("video", "audio"))
+    if not (run / "model" / "model.safetensors").exists():
+        more = ["--resume"] if run.exists() else []
+        settings = [
+            f"tokenizers={{image: {video}, video: {video}, audio: {audio}}}",
+            f"data.sources.world.path={work / 'world'}",
+            f"data.latents={work / 'latents'}",
+            f"objective.name={args.objective}",
+            f"run.threads={args.threads}",
+            *args.settings,
+        ]
+        call("train", "tiny.yaml", "--out", run, *more, *settings)
+    if args.measure:
+        measured = work / f"{name}-measured"
+        call("evaluate-world", "--model", run, "--out", measured, "--n", args.measure, "--train", work / "world")
+    if args.install:
+        install(work, run)
+
+
+def call(*words: object) -> None:
+    """A command of the package, told as it would be typed; stops the script where it fails."""
+    print("selfflow-mm", *words, flush=True)
+    if code := selfflow_mm([str(word) for word in words]):
+        sys.exit(code)
+
+
+def install(work: Path, run: Path) -> None:
+    """The model with its tokenizers over the bundled one, and each part's record beside it; the card is kept."""
+    target = ROOT / "tiny"
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(run / "model" / name, target / name)
+    for kind in ("video", "audio"):
+        shutil.rmtree(target / "tokenizers" / kind, ignore_errors=True)
+        shutil.copytree(work / f"tiny-{kind}" / "tokenizer", target / "tokenizers" / kind)
+    for part, record in (("model", run), ("video", work / "tiny-video"), ("audio", work / "tiny-audio")):
+        (target / "training" / part).mkdir(parents=True, exist_ok=True)
+        for name in ("config.yaml", "run.json", "scores.json", "log.jsonl"):
+            if (record / name).exists():
+                shutil.copy(record / name, target / "training" / part / name)
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    print(json.dumps({"installed": str(target), "megabytes": round(size / 1e6, 1)}))
+
+
+if __name__ == "__main__":
+    main()
