@@ -1,18 +1,21 @@
 """Remake the bundled model `tiny`: clips, two tokenizers, the transformer, its folder; then measure it.
 
-    python benchmarks/bundled_model.py --work runs/bundled --threads 2            # hours; stop it whenever, repeat it
+    python benchmarks/bundled_model.py --work runs/bundled                        # hours; stop it whenever, repeat it
     python benchmarks/bundled_model.py --work runs/bundled --objective flow       # the same by plain flow matching
     python benchmarks/bundled_model.py --work runs/bundled --install              # over selfflow_mm/weights/tiny
 
 What is done is not done again, and what was stopped goes on from its last checkpoint. Another kind of CPU rounds
-differently: weights of the same quality, not the same bits. Settings of the transformer's run follow as KEY=VALUE.
+differently: weights of the same quality, not the same bits. Settings of the transformer's run follow as KEY=VALUE. Its
+batches are too small for threads, so processes share them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -21,13 +24,14 @@ from selfflow_mm.weights import ROOT
 
 #: The tokenizers learn from the first so many of the clips, of seed 0.
 TOKENIZER_CLIPS, CLIPS = 3000, 12_000
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--objective", default="self-flow")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="of clips and of the transformer")
     parser.add_argument("--measure", type=int, default=500, metavar="N", help="clips; 0: none")
     parser.add_argument("--install", action="store_true", help="put the model and its records into the package")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the transformer's run")
@@ -36,7 +40,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     for folder, clips in (("first", TOKENIZER_CLIPS), ("world", CLIPS)):
         if not (work / folder).exists():
-            call("make-world", "--out", work / folder, "--clips", clips, "--seed", 0, "--workers", args.threads)
+            call("make-world", "--out", work / folder, "--clips", clips, "--seed", 0, "--workers", args.processes)
     for kind in ("video", "audio"):
         run = work / f"tiny-{kind}"
         if not (run / "tokenizer" / "config.json").exists():
@@ -53,10 +57,10 @@ def main() -> None:
             f"data.sources.world.path={work / 'world'}",
             f"data.latents={work / 'latents'}",
             f"objective.name={args.objective}",
-            f"run.threads={args.threads}",
+            "run.threads=1",
             *args.settings,
         ]
-        call("train", "tiny.yaml", "--out", run, *more, *settings)
+        train(args.processes, "train", "tiny.yaml", "--out", run, *more, *settings)
     if args.measure:
         measured = work / f"{name}-measured"
         call("evaluate-world", "--model", run, "--out", measured, "--n", args.measure, "--train", work / "world")
@@ -69,6 +73,15 @@ def call(*words: object) -> None:
     print("selfflow-mm", *words, flush=True)
     if code := selfflow_mm([str(word) for word in words]):
         sys.exit(code)
+
+
+def train(processes: int, *words: object) -> None:
+    """The same in several processes."""
+    print("torchrun --nproc-per-node", processes, "-m selfflow_mm.cli.main", *words, flush=True)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    done = subprocess.run([*start, "-m", "selfflow_mm.cli.main", *map(str, words)], env=os.environ | ONE_THREAD)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 def install(work: Path, run: Path) -> None:

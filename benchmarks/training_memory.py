@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,14 @@ def _parts(memory: Any) -> dict[str, float]:
     return {"state": memory.state - memory.casts, "casts": memory.casts, "activations": memory.activations}
 
 
+@cache
+def _channels() -> int:
+    """Of a latent token."""
+    from selfflow_mm.weights.tokenizers import named_tokenizer
+
+    return named_tokenizer("tiny/video").spec.channels
+
+
 def _config(case: Case, device: str = "cpu") -> Any:
     from selfflow_mm.config import from_dict
     from selfflow_mm.training.config import TrainConfig
@@ -166,7 +175,7 @@ def _config(case: Case, device: str = "cpu") -> Any:
     base = {
         "model": {
             "width": case.width, "heads": case.width // head, "double_blocks": 2, "single_blocks": 6,
-            "rope_axes": [8, 8, 8, 8], "modalities": {"video": 48, "image": 48},
+            "rope_axes": [8, 8, 8, 8], "modalities": {"video": _channels(), "image": _channels()},
         },
         "tokenizers": {"image": "tiny/video", "video": "tiny/video"},
         "data": {"sources": {"clips": {"path": "nowhere", "batch": case.batch, "tasks": case.tasks,
@@ -200,7 +209,7 @@ class MadeUp:
         import torch
 
         self.folder, self.samples, self.sizes = Path("made-up"), samples, sizes
-        self.values = {m: torch.randn(samples, n, 48) for m, n in sizes.items()}
+        self.values = {m: torch.randn(samples, n, _channels()) for m, n in sizes.items()}
         self.places = {m: torch.rand(n, 4) for m, n in sizes.items()}
         # As the plan: 16 words at most.
         self.captions = [(" ".join(["word"] * (16 - i % 8)),) for i in range(samples)]

@@ -3,11 +3,10 @@
     python benchmarks/world_sync.py runs/a runs/b [--clips 192] [--out sync.json]
 
 Sync of sampled clips comes late in training and needs hundreds of clips to be told from chance. This asks the velocity
-error of the sound's tokens at a few noise levels, for true clips of the test split that nothing was trained on, while
-the clean picture is (a) the clip's own, (b) another clip's, (c) pure noise, always with the clip's own caption. What
-the picture tells about the sound beyond the caption is 1 - a / c: 0 for a model that ignores it; and b > c says that
-it is believed where it is wrong. The same for the picture's tokens while the sound is clean. Noise is the same in all
-three.
+error of the sound's tokens at two noise levels, for true clips of the test split that nothing was trained on, while the
+clean picture is (a) the clip's own, (b) another clip's, (c) pure noise, always with the clip's own caption and noise.
+Used, 1 - a / b, is 0 for a model that ignores the picture. Told, 1 - a / c, is what the picture says beyond the
+caption, for models that have learned to do without it. The same for the picture's tokens while the sound is clean.
 """
 
 from __future__ import annotations
@@ -39,17 +38,18 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     result = {name: measure(Pipeline.from_pretrained(name), args.clips) for name in args.models}
-    print(f"{'':<40} {'sound from picture':>20} {'picture from sound':>20}")
+    print(f"{'':<40} {'':>8} {'error':>7} {'used':>6} {'told':>6}")
     for name, found in result.items():
-        cells = [f"{100 * found[m]['told']:.1f} ({found[m]['own']:.3f})" for m in ("audio", "video")]
-        print(f"{name:<40} {cells[0]:>20} {cells[1]:>20}")
+        for m, errors in found.items():
+            shares = " ".join(f"{100 * errors[which]:>5.1f}%" for which in ("used", "told"))
+            print(f"{name:<40} {m:>8} {errors['own']:>7.3f} {shares}")
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 @torch.inference_mode()
 def measure(pipeline: Pipeline, count: int) -> dict[str, dict[str, float]]:
-    """Modality asked for -> mean squared errors with the ``own``, the ``other`` and no partner; what is ``told``."""
+    """Modality asked for -> mean squared errors with the ``own``, the ``other`` and no partner; ``used``, ``told``."""
     sums = {m: dict.fromkeys(("own", "other", "none"), 0.0) for m in ("audio", "video")}
     random = Randomness(0)
     for first in range(0, count, BATCH):
@@ -74,7 +74,7 @@ def measure(pipeline: Pipeline, count: int) -> dict[str, dict[str, float]]:
                 for t in LEVELS:
                     error = _error(pipeline, asked, streams[asked], noise[asked], t, partner, stream, level, text)
                     sums[asked][which] += error * len(ids) / count / len(LEVELS)
-    return {m: {**found, "told": 1 - found["own"] / found["none"]} for m, found in sums.items()}
+    return {m: {**e, "used": 1 - e["own"] / e["other"], "told": 1 - e["own"] / e["none"]} for m, e in sums.items()}
 
 
 def _error(

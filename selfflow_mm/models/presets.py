@@ -57,8 +57,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "bias": True,
         "qkv_bias": True,
         "rope_axes": (24, 10, 10, 4),
-        "rope_theta": 2000.0,
-        "time_rate": 24.0,
+        "rope_theta": 100.0,
+        "time_rate": 96.0,
         "projector_ratio": 1.0,
     },
     "290m": {**_FAMILY, "double_blocks": 4, "single_blocks": 4},
@@ -123,7 +123,7 @@ SOURCES: dict[str, dict[str, str]] = {
 }
 
 #: The channels of the bundled model's own tokenizers and text encoder.
-_TINY_CHANNELS: tuple[dict[str, int], int] = ({"image": 48, "video": 48, "audio": 32}, 192)
+_TINY_CHANNELS: tuple[dict[str, int], int] = ({"image": 96, "video": 96, "audio": 64}, 192)
 
 
 def channels_of(name: str) -> tuple[dict[str, int], int]:

@@ -66,7 +66,7 @@ def test_objectives_without_a_teacher_take_less() -> None:
     [
         ("init=nowhere", "there is no weights folder 'nowhere'"),
         ("model.preset=5b", "there is no such preset"),
-        ("model.modalities.video=7", "model.modalities.video is 7, its tokenizer has 48 channels"),
+        ("model.modalities.video=7", "model.modalities.video is 7, its tokenizer has 96 channels"),
     ],
 )
 def test_what_a_run_would_refuse_the_dry_run_refuses(change: str, message: str) -> None:
