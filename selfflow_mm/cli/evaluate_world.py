@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--untrained", type=int, default=50, metavar="N", help="clips of an untrained model (default: 50)"
     )
     parser.add_argument(
+        "--sounded", type=int, default=100, metavar="N", help="real clips whose sound the model makes (default: 100)"
+    )
+    parser.add_argument(
         "--tokenizers", metavar="NAME", help="model whose tokenizers real clips go through (default: --model)"
     )
     parser.add_argument("--train", metavar="SRC", help="shards the model learned from (default: world 0's train split)")
@@ -55,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         tokenizers=args.tokenizers,
         n=args.n,
         untrained=args.untrained,
+        sounded=args.sounded,
         seed=args.seed,
         device=str(pick_device(args.device)),
         train=args.train,

@@ -33,6 +33,7 @@ class Batches:
         seed: of the run.
         caption_dropout: share of captions replaced by the empty one.
         ranks: the processes that share each batch; every one draws the same samples and takes its part.
+        pad_text: captions are padded to a multiple of so many tokens.
 
     Attributes:
         cursors: ``source/modalities``, and ``/bucket`` where there are several -> samples taken so far; its state, see
@@ -46,13 +47,14 @@ class Batches:
         seed: int,
         caption_dropout: float,
         ranks: Ranks = ONE,
+        pad_text: int = 1,
     ) -> None:
         if not sources:
             raise UserError("data.sources names no data set; add one, e.g. data.sources.clips.path=SHARDS")
         self.sources = dict(sources)
         self.text_encoder = text_encoder
         self.random = Randomness(seed)
-        self.caption_dropout, self.ranks = caption_dropout, ranks
+        self.caption_dropout, self.ranks, self.pad_text = caption_dropout, ranks, pad_text
         self.cursors: dict[str, int] = {}
         self._buckets: dict[str, dict[str, list[int]]] = {}
         self._orders: dict[str, tuple[int, list[int]]] = {}
@@ -76,7 +78,7 @@ class Batches:
         conditions = Conditions.named(task)
         ids = self.ranks.part(self._take(name, conditions.modalities, config.batch, step))
         global_ids = torch.tensor(ids) + self._offsets[name]
-        text = self.text_encoder.encode(self._captions(name, ids, step))
+        text = self.text_encoder.encode(self._captions(name, ids, step)).padded_to_multiple(self.pad_text)
         streams = {m: data.stream(m, ids) for m in conditions.modalities}
         return name, task, Batch(streams, conditions, text, global_ids)
 

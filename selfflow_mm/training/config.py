@@ -121,6 +121,8 @@ class TextConfig:
     Attributes:
         encoder: ``bytes``, the bundled one, or folder or hub id of an encoder of transformers.
         max_tokens: a longer caption is cut to so many tokens, fewer where the encoder takes fewer.
+        pad_to: a batch's captions are padded to a multiple of so many tokens; ``run.compile`` makes a graph for every
+            length that it meets. Not for packed rows.
         layers: hidden states that are concatenated along channels; empty takes those usual for the family.
         template: ``chat``, or a text with ``{}`` where the caption goes; empty is the caption alone; null takes what is
             usual for the family.
@@ -132,6 +134,7 @@ class TextConfig:
 
     encoder: str = "bytes"
     max_tokens: int = 256
+    pad_to: int = 1
     layers: tuple[int, ...] = ()
     template: str | None = None
     skip: int = 0
@@ -140,8 +143,8 @@ class TextConfig:
     cache: str = ""
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1 or self.skip < 0:
-            raise UserError("max_tokens is at least 1 and skip cannot be negative")
+        if self.max_tokens < 1 or self.pad_to < 1 or self.skip < 0:
+            raise UserError("max_tokens and pad_to are at least 1 and skip cannot be negative")
         if self.encoder == "bytes":
             for name in ("layers", "template", "skip", "precision", "rounding", "cache"):
                 if getattr(self, name) != getattr(type(self), name):
@@ -329,6 +332,8 @@ class TrainConfig:
                 "data.pack gives every step other lengths, for each of which run.compile would compile anew; set one "
                 "of them"
             )
+        if self.data.pack and self.text.pad_to > 1:
+            raise UserError("data.pack leaves no padding between captions; set text.pad_to to 1 or data.pack to 0")
         if self.parallel.context > 1 and (self.run.compile or self.run.attention == "flex"):
             raise UserError(
                 "parallel.context exchanges tokens within attention, which neither run.compile nor flex attention "

@@ -203,7 +203,7 @@ def build_batches(
     settings = (sources, text_encoder, config.run.seed, config.objective.caption_dropout, ranks)
     if config.data.pack:
         return PackedBatches(*settings, budget=config.data.pack, rows=config.run.accumulate)
-    return Batches(*settings)
+    return Batches(*settings, pad_text=config.text.pad_to)
 
 
 def refuse_uneven(config: TrainConfig, model: JointConfig, ranks: Ranks) -> None:

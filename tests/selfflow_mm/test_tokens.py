@@ -56,6 +56,16 @@ def test_padding_marks_exactly_the_missing_tokens(lengths):
     assert padded.full == (len(set(lengths)) == 1)
 
 
+@given(length=st.integers(1, 20), of=st.integers(1, 9))
+def test_padding_goes_to_the_next_multiple(length, of):
+    plain = stream(2, length)
+    padded = plain.padded_to_multiple(of)
+    expected = next(n for n in range(length, length + of) if n % of == 0)
+    assert padded.values.shape[1] == padded.positions.shape[1] == expected
+    assert padded.valid.sum(1).tolist() == [length, length] and padded.full == (expected == length)
+    assert torch.equal(padded.until(length).values, plain.values)
+
+
 def test_wrong_shapes_are_refused_in_a_sentence():
     with pytest.raises(UserError, match=r"positions have shape \(2, 5, 4\)"):
         TokenStream(torch.zeros(2, 5, 3), torch.zeros(2, 4, 4), torch.zeros(2, 5, dtype=torch.int64))

@@ -78,17 +78,12 @@ class TokenStream:
             raise UserError("there is no token stream to batch")
         length = max(s.values.shape[1] for s in streams)
 
-        def grow(x: Tensor, fill: float) -> Tensor:
-            extra = length - x.shape[1]
-            if not extra:
-                return x
-            return torch.cat([x, x.new_full((x.shape[0], extra, *x.shape[2:]), fill)], dim=1)
-
+        grown = [s.padded_to(length) for s in streams]
         return cls(
-            torch.cat([grow(s.values, 0.0) for s in streams]),
-            torch.cat([grow(s.positions, 0.0) for s in streams]),
-            torch.cat([grow(s.sample, -1) for s in streams]),
-            full=all(s.full and s.values.shape[1] == length for s in streams),
+            torch.cat([s.values for s in grown]),
+            torch.cat([s.positions for s in grown]),
+            torch.cat([s.sample for s in grown]),
+            full=all(s.full for s in grown),
             # Extents go by order, so a stream without any would shift those of the others.
             extents=tuple(e for s in streams for e in s.extents) if all(s.extents for s in streams) else (),
         )
@@ -111,6 +106,22 @@ class TokenStream:
         """The first tokens of each row."""
         cut = {name: getattr(self, name)[:, :length] for name in ("values", "positions", "sample")}
         return replace(self, **cut)
+
+    def padded_to(self, length: int) -> TokenStream:
+        """The same rows, ended by padding where they have fewer than ``length`` tokens."""
+        extra = length - self.values.shape[1]
+        if extra <= 0:
+            return self
+
+        def grow(x: Tensor, fill: float) -> Tensor:
+            return torch.cat([x, x.new_full((x.shape[0], extra, *x.shape[2:]), fill)], dim=1)
+
+        values, positions, sample = grow(self.values, 0.0), grow(self.positions, 0.0), grow(self.sample, -1)
+        return replace(self, values=values, positions=positions, sample=sample, full=False)
+
+    def padded_to_multiple(self, of: int) -> TokenStream:
+        """The same rows, padded to the next multiple of so many tokens."""
+        return self.padded_to(-(-self.values.shape[1] // of) * of)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TokenStream:
         """Move to a device; ``dtype`` converts the values only (positions stay float32)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -59,7 +60,9 @@ class RobotBatches:
         self._names = list(windows.names)
         dropped = self.random.uniform("caption", step, windows.ids)[:, 0] < self.config.objective.caption_dropout
         captions = ["" if drop else text for drop, text in zip(dropped.tolist(), windows.instructions, strict=True)]
-        return "robot", task, batch_of(task, windows, captions, self.spec, self.tokenizer, self.text_encoder, state)
+        batch = batch_of(task, windows, captions, self.spec, self.tokenizer, self.text_encoder, state)
+        assert isinstance(batch.text, TokenStream)
+        return "robot", task, replace(batch, text=batch.text.padded_to_multiple(self.config.text.pad_to))
 
     def numbers(self, name: str, batch: Batch) -> list[Any]:
         """Episodes and steps of the batch given last, for messages."""

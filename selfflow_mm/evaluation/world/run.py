@@ -20,11 +20,13 @@ from .measure import Row, hear, measure_clip
 from .memorisation import TrainingClips
 from .reader import Reader
 from .report import write_report
-from .sources import ClipFile, coded_clips, folder_clips, generate, real_clips, untrained
+from .sources import ClipFile, coded_clips, folder_clips, generate, give_sound, real_clips, untrained
 from .summary import Table, as_json, summarise
 
 GENERATED, GIVEN, REAL, CODED, UNTRAINED = "generated", "given", "real", "real, coded", "untrained"
 SHUFFLED = "shuffled sound"
+#: Real pictures with a sound that was made for them, and with one that was made for another.
+SOUNDED, SOUNDED_SHUFFLED = "sound for real pictures", "shuffled, sound for real pictures"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class WorldPlan:
         tokenizers: model whose tokenizers real clips go through (``model``'s unless named), or None.
         n: clips.
         untrained: clips of a model that has learned nothing.
+        sounded: real clips for whose picture the model makes a sound.
         seed: of the noise.
         device: where the model runs.
         train: shards that the model was trained on, for memorisation; None takes clips of the train split of the world
@@ -51,6 +54,7 @@ class WorldPlan:
     tokenizers: str | None = None
     n: int = 500
     untrained: int = 50
+    sounded: int = 100
     seed: int = 0
     device: str = "cpu"
     train: str | None = None
@@ -59,8 +63,8 @@ class WorldPlan:
     def __post_init__(self) -> None:
         if self.model and self.media:
             raise UserError("give --model, whose clips are made, or --media, which are there, and not both")
-        if self.n < 2 or self.untrained < 0 or self.train_clips < 0:
-            raise UserError(f"an evaluation needs at least 2 clips, got --n {self.n}")
+        if self.n < 2 or min(self.untrained, self.sounded, self.train_clips) < 0:
+            raise UserError(f"an evaluation needs at least 2 clips, got --n {self.n}, and no other number is negative")
 
 
 def evaluate(plan: WorldPlan) -> Table:
@@ -86,6 +90,9 @@ def evaluate(plan: WorldPlan) -> Table:
     rows.add(REAL, real_clips(rows.missing(REAL, keys)), plan.n)
     if coder is not None:
         rows.add(CODED, coded_clips(rows.missing(CODED, keys), coder.tokenizers), plan.n)
+    if pipeline is not None and plan.sounded:
+        give_sound(pipeline, plan.out / SOUNDED, plan.sounded, plan.seed)
+        rows.add(SOUNDED, folder_clips(plan.out / SOUNDED, plan.sounded))
     if pipeline is not None and plan.untrained:
         generate(untrained(pipeline, plan.seed), plan.out / UNTRAINED, plan.untrained, plan.seed)
         rows.add(UNTRAINED, folder_clips(plan.out / UNTRAINED, plan.untrained))
@@ -94,7 +101,9 @@ def evaluate(plan: WorldPlan) -> Table:
     novelties = {name: as_json(summarise(group)) for name, group in _by_novelty(sets).items()}
     summary = {"plan": _record(plan), "table": as_json(table), "by what is held out": novelties}
     _write_json(plan.out / "summary.json", summary)
-    files = {name: plan.out / name for name in (GENERATED, UNTRAINED)} | ({GIVEN: plan.media} if plan.media else {})
+    files = {name: plan.out / name for name in (GENERATED, SOUNDED, UNTRAINED)} | (
+        {GIVEN: plan.media} if plan.media else {}
+    )
     write_report(plan.out, plan.model or str(plan.media or "real clips"), table, sets, files)
     return table
 
@@ -134,6 +143,9 @@ class _Rows:
         order = (GENERATED, GIVEN, REAL, CODED)
         found = {name: list(self._rows[name].values()) for name in order if self._rows.get(name)}
         found[SHUFFLED] = shuffled(found[shuffle])
+        if self._rows.get(SOUNDED):
+            found[SOUNDED] = list(self._rows[SOUNDED].values())
+            found[SOUNDED_SHUFFLED] = shuffled(found[SOUNDED])
         if self._rows.get(UNTRAINED):
             found[UNTRAINED] = list(self._rows[UNTRAINED].values())
         return found

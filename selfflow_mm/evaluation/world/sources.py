@@ -86,6 +86,21 @@ def generate(pipeline: Pipeline, folder: Path, n: int, seed: int, *, world: int 
             _place(folder / name, _mp4(result.video, result.audio))
 
 
+def give_sound(pipeline: Pipeline, folder: Path, n: int, seed: int, *, world: int = TEST_WORLD) -> None:
+    """Real clips of the test split whose sound a model made for their picture, into a folder as :func:`generate` does;
+    clip i has the noise of seed ``seed + i``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clips = [make_clip(world, i, "test") for i in range(n)]
+    captions = {f"{i:05d}.mp4": clip.captions[0].text for i, clip in enumerate(clips)}
+    _place(folder / CAPTIONS, json.dumps(captions, indent=1).encode())
+    for i, (name, clip) in enumerate(tqdm(zip(captions, clips, strict=True), desc="sound for pictures", total=n)):
+        if (folder / name).exists():
+            continue
+        [made] = pipeline([captions[name]], "v2a", seed=seed + i, given={"video": clip.video})
+        assert made.audio is not None
+        _place(folder / name, _mp4(clip.video, made.audio))
+
+
 def untrained(pipeline: Pipeline, seed: int) -> Pipeline:
     """The same pipeline around a transformer of the same shape that has learned nothing."""
     torch.manual_seed(seed)

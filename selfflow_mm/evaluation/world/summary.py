@@ -118,12 +118,12 @@ Table = dict[str, dict[str, Value | None]]
 
 
 def summarise(sets: Mapping[str, Sequence[Row]]) -> Table:
-    """All measures of all sets; of one named "shuffled ..." only those that compare sound with picture."""
+    """All measures of all sets; of "shuffled ..." and "sound for ..." only those that compare sound with picture."""
     return {
         name: {
             measure.name: measure.over([row | {"contacts count": len(row["contacts"])} for row in rows])
             for measure in MEASURES
-            if measure.of_sound or not name.startswith("shuffled")
+            if measure.of_sound or not name.startswith(("shuffled", "sound for"))
         }
         for name, rows in sets.items()
     }

@@ -69,6 +69,16 @@ def test_captions_are_dropped_at_their_rate_and_dropped_ones_are_empty(latents):
     assert set(lengths) == {1, 3}  # "clip 4" and "number 4" are two words and the end
 
 
+def test_captions_are_padded_to_multiples(latents):
+    sources = {"clips": (SourceConfig("a", {"t2va": 1.0}, batch=4), latents)}
+    plain, padded = (Batches(sources, ByteTextEncoder(), 7, 0.5, pad_text=n) for n in (1, 8))
+    for step in range(20):
+        short, text = plain.at(step)[2].text, padded.at(step)[2].text
+        assert text.values.shape[1] == 8 and not text.full
+        assert torch.equal(text.until(short.values.shape[1]).values, short.values)
+        assert torch.equal(text.valid.sum(1), short.valid.sum(1))
+
+
 def test_a_task_no_sample_can_serve_is_refused(latents):
     with pytest.raises(UserError, match="no sample in .* has the audio that task t2a needs"):
         latents_without = type(latents).__new__(type(latents))

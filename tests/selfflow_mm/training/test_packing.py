@@ -210,3 +210,5 @@ def test_what_cannot_be_packed_is_refused():
         from_dict(TrainConfig, {"data": {"sources": {"a": {"path": "x", "tasks": {"t2v": 1}, "weight": 2.0}}}}, "here")
     with pytest.raises(UserError, match="set one of them"):
         from_dict(TrainConfig, {"data": {"pack": 100}, "run": {"compile": True}}, "here")
+    with pytest.raises(UserError, match="set text.pad_to to 1"):
+        from_dict(TrainConfig, {"data": {"pack": 100}, "text": {"pad_to": 8}}, "here")

@@ -12,7 +12,7 @@ from selfflow_mm.data.world.clip import make_clip
 from selfflow_mm.data.writing import encode_mp4
 from selfflow_mm.errors import UserError
 from selfflow_mm.evaluation.world.run import WorldPlan, evaluate
-from selfflow_mm.evaluation.world.sources import folder_clips, real_clips
+from selfflow_mm.evaluation.world.sources import TEST_WORLD, folder_clips, real_clips
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,15 @@ def test_refusals_say_what_to_do(clips: Path, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_a_model_is_measured_beside_an_untrained_one(tmp_path: Path) -> None:
-    plan = WorldPlan(tmp_path / "out", model="tiny", n=2, untrained=2, train_clips=2)
+    plan = WorldPlan(tmp_path / "out", model="tiny", n=2, untrained=2, sounded=2, train_clips=2)
     table = evaluate(plan)
-    assert list(table) == ["generated", "real", "real, coded", "shuffled sound", "untrained"]
+    sounded = ["sound for real pictures", "shuffled, sound for real pictures"]
+    assert list(table) == ["generated", "real", "real, coded", "shuffled sound", *sounded, "untrained"]
+    assert set(table[sounded[0]]) == set(table["shuffled sound"])  # of the picture nothing was made
+    [video, audio] = folder_clips(tmp_path / "out" / sounded[0])[1].read()
+    true = make_clip(TEST_WORLD, 1, "test")
+    assert (video.frames.float() - true.video.frames.float()).abs().mean() < 4
+    assert (audio.waveform - true.audio.waveform).abs().mean() > 1e-3
     first = (tmp_path / "out" / "generated" / "00001.mp4").read_bytes()
     (tmp_path / "out" / "generated" / "00001.mp4").unlink()
     (tmp_path / "out" / "results.jsonl").unlink()
