@@ -144,7 +144,7 @@ class TextConfig:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.pad_to < 1 or self.skip < 0:
-            raise UserError("max_tokens and pad_to are at least 1 and skip cannot be negative")
+            raise UserError("max_tokens is at least 1, as is pad_to, and skip cannot be negative")
         if self.encoder == "bytes":
             for name in ("layers", "template", "skip", "precision", "rounding", "cache"):
                 if getattr(self, name) != getattr(type(self), name):

@@ -167,6 +167,7 @@ def test_settings_of_text_are_checked_and_older_configs_load(t5):
         ({"encoder": "bytes", "layers": [1]}, "layers is of encoders of transformers"),
         ({"cache": "somewhere"}, "cache is of encoders"),
         ({"max_tokens": 0}, "max_tokens is at least 1"),
+        ({"pad_to": 0}, "as is pad_to"),
         ({"layer": [1]}, "unknown key 'text.layer'; the nearest is 'text.layers'"),
         ({"rounding": "int8"}, "'text.rounding' is \"?'?int8"),
     ):
