@@ -11,22 +11,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from selfflow_mm.config import from_dict, load_config, to_dict
-from selfflow_mm.data.world import make_clip
 from selfflow_mm.evaluation.world.measure import Row, measure_clip
 from selfflow_mm.evaluation.world.reader import Reader
 from selfflow_mm.evaluation.world.run import shuffled
-from selfflow_mm.evaluation.world.sources import TEST_WORLD
+from selfflow_mm.evaluation.world.sources import folder_clips, generate
 from selfflow_mm.evaluation.world.summary import as_json, as_text, summarise
 from selfflow_mm.generation.pipeline import Pipeline
 from selfflow_mm.generation.sampling import SamplingConfig
-
-AT_ONCE = 8
 
 
 def main() -> None:
@@ -40,10 +37,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     pipeline, reader = Pipeline.from_pretrained(args.model), Reader.load()
-    captions = [make_clip(TEST_WORLD, i, "test").captions[0].text for i in range(args.n)]
-    sets = {}
+    own, sets = pipeline.sampling, {}
     for way in args.ways:
-        rows = measure(pipeline, reader, captions, settings(pipeline.sampling, way), args.seed, way or "its own")
+        pipeline.sampling = settings(own, way)
+        rows = measure(pipeline, reader, args.n, args.seed)
         sets[way or "its own"] = rows
         sets[f"{way or 'its own'}; shuffled"] = shuffled(rows)
         print(as_text(summarise({way or "its own": rows, "shuffled": shuffled(rows)})), flush=True)
@@ -53,24 +50,19 @@ def main() -> None:
 
 def settings(base: SamplingConfig, way: str) -> SamplingConfig:
     """``base`` with the settings that ``way`` names, by the rules of configs."""
-    changed = to_dict(load_config(SamplingConfig, None, way.split()))
-    plain, named = to_dict(SamplingConfig()), to_dict(base)
-    return from_dict(SamplingConfig, named | {k: v for k, v in changed.items() if v != plain[k]}, "--ways")
+    words = way.split()
+    changed, merged = to_dict(load_config(SamplingConfig, None, words)), to_dict(base)
+    for name in {word.split("=")[0].split(".")[0] for word in words}:
+        value = changed[name]
+        merged[name] = merged[name] | value if isinstance(value, dict) else value
+    return from_dict(SamplingConfig, merged, "--ways")
 
 
-def measure(
-    pipeline: Pipeline, reader: Reader, captions: list[str], sampling: SamplingConfig, seed: int, name: str
-) -> list[Row]:
-    """A row of ``evaluate-world`` per caption."""
-    rows = []
-    for start in tqdm(range(0, len(captions), AT_ONCE), desc=name):
-        group = captions[start : start + AT_ONCE]
-        for caption, result in zip(
-            group, pipeline(group, seed=seed + start // AT_ONCE, sampling=sampling), strict=True
-        ):
-            assert result.video is not None and result.audio is not None
-            rows.append(measure_clip(reader, caption, result.video, result.audio))
-    return rows
+def measure(pipeline: Pipeline, reader: Reader, n: int, seed: int) -> list[Row]:
+    """The rows of ``evaluate-world`` of the first ``n`` captions."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate(pipeline, Path(folder), n, seed)
+        return [measure_clip(reader, clip.caption, *clip.read()) for clip in folder_clips(Path(folder))]
 
 
 if __name__ == "__main__":

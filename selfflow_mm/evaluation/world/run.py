@@ -63,8 +63,10 @@ class WorldPlan:
     def __post_init__(self) -> None:
         if self.model and self.media:
             raise UserError("give --model, whose clips are made, or --media, which are there, and not both")
-        if self.n < 2 or min(self.untrained, self.sounded, self.train_clips) < 0:
+        if self.n < 2 or min(self.untrained, self.train_clips) < 0:
             raise UserError(f"an evaluation needs at least 2 clips, got --n {self.n}, and no other number is negative")
+        if self.sounded < 0 or self.sounded == 1:
+            raise UserError(f"--sounded is 0, or at least 2 clips whose sounds can be exchanged; got {self.sounded}")
 
 
 def evaluate(plan: WorldPlan) -> Table:

@@ -59,6 +59,12 @@ def make_batches(make_parts):
     return make
 
 
+def test_instructions_are_padded_to_multiples(make_batches):
+    plain, padded = (make_batches(f"text.pad_to={n}").at(0)[2].text for n in (1, 16))
+    assert padded.values.shape[1] % 16 == 0 and plain.values.shape[1] % 16
+    assert padded.valid.sum(1).tolist() == plain.valid.sum(1).tolist()
+
+
 def test_tasks_come_in_their_shares(make_batches):
     batches = make_batches("tasks={policy: 6, world: 3, inverse: 1, video: 0}", "data.shorter=0", share=1)
     count = Counter(batches.at(step)[1] for step in range(600))

@@ -52,6 +52,17 @@ def test_falling_rolling_and_resting_are_no_contacts(track_of: Callable[..., Tra
         assert find_events([track_of(place + wobble)], FPS).contacts == ()
 
 
+def test_a_soft_blow_or_one_that_does_not_last_is_no_contact(track_of: Callable[..., Track]) -> None:
+    """Decoded pictures jerk by as much: a jump counts from an impact of 0.15 on, and if three quarters of it stay."""
+
+    def found(*steps: float) -> int:
+        x = 14 + np.cumsum([0.0] * 10 + list(steps) + [steps[-1]] * (16 - len(steps)))
+        return len(find_events([track_of(np.stack([x, np.full(len(x), GROUND)], axis=1))], FPS).contacts)
+
+    assert found(1.3) == 0 and found(1.7) == 1
+    assert found(2.0, 0.6) == 0 and found(2.0, 1.4) == 1
+
+
 def test_two_objects_that_meet_are_one_contact_and_apart_are_two(track_of: Callable[..., Track]) -> None:
     t = np.arange(FRAMES, dtype=float)
     one = np.stack([np.minimum(10 + 2 * t, 26), np.full(FRAMES, GROUND)], axis=1)

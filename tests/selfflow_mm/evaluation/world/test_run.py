@@ -71,6 +71,8 @@ def test_refusals_say_what_to_do(clips: Path, tmp_path: Path) -> None:
         folder_clips(tmp_path)
     with pytest.raises(UserError, match="not both"):
         WorldPlan(tmp_path, model="tiny", media=clips)
+    with pytest.raises(UserError, match="at least 2 clips whose sounds"):
+        WorldPlan(tmp_path, model="tiny", sounded=1)
     with pytest.raises(UserError, match="something else"):
         evaluate(WorldPlan(tmp_path, media=clips, n=2))
     (tmp_path / "captions.json").write_text('{"a.mp4": "two men talk"}')

@@ -12,7 +12,7 @@ ROW = {"contacts": [5.0, 9.0], "onsets": [5.0], "matched": 1, "explained": 1, "o
 
 def test_shares_ratios_and_means() -> None:
     rows = [ROW, ROW | {"colour": False, "contacts": [1.0], "matched": 1}, ROW | {"colour": None, "offset": None}]
-    table = summarise({"real": rows, "shuffled sound": rows})
+    table = summarise({"real": rows, "shuffled sound": rows, "sound for real pictures": rows})
     column = table["real"]
     colour, contacts, late = (
         column[k] for k in ("colours right", "contacts heard within one frame", "sound late by, frames (absolute)")
@@ -23,5 +23,6 @@ def test_shares_ratios_and_means() -> None:
     assert late and (late.value, late.n) == (0.5, 2)
     assert column["words right"] is None
     assert set(table["shuffled sound"]) == {k for k in column if "within one frame" in k or "late" in k}
+    assert table["sound for real pictures"] == table["shuffled sound"]
     assert as_json(table)["real"]["words right"] is None
     assert "50 % (9-91), n 2" in as_text(table) and "words right" not in as_text(table)
