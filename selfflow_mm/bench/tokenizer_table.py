@@ -95,6 +95,7 @@ def latents(comparison: Comparison) -> tuple[list[str], Rows]:
         "excess kurtosis",
         "neighbour",
         "dead",
+        "hold 80 %",
     ]
     rows = []
     for r in comparison.results:
@@ -103,7 +104,9 @@ def latents(comparison: Comparison) -> tuple[list[str], Rows]:
         m = r.moments
         spread = (min(m.mean), max(m.mean), min(m.deviation), max(m.deviation))
         middle = (statistics.median(m.skewness), statistics.median(m.kurtosis), statistics.median(m.neighbour))
-        rows.append([r.name, str(len(m.mean)), *(f"{v:.3f}" for v in (*spread, *middle)), str(len(m.dead))])
+        rows.append(
+            [r.name, str(len(m.mean)), *(f"{v:.3f}" for v in (*spread, *middle)), str(len(m.dead)), str(m.directions)]
+        )
     return head, rows
 
 
@@ -134,7 +137,7 @@ def legend(comparison: Comparison) -> list[str]:
         lines.append(
             "Latents: range over channels of mean and deviation; medians over channels of skewness, excess kurtosis "
             "and the correlation with the next token (in time, or along a row); dead channels vary by less than 1 % of "
-            "the median deviation."
+            "the median deviation; how many principal directions of a token hold 80 % of the variance."
         )
     return lines
 

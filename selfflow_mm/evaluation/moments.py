@@ -1,4 +1,4 @@
-"""Moments of latents: whether channels are standard, bell-shaped, alive, and smooth along the medium."""
+"""Moments of latents: whether channels are standard, bell-shaped, alive and smooth along the medium."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from torch import Tensor
 
 #: A channel is dead where its deviation is less than this share of the median channel's.
 DEAD = 0.01
+#: Share of the variance that the directions counted hold.
+HELD = 0.8
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Moments:
         neighbour: correlation with the next token of the same sample (in time for sound, along a row in pictures);
             NaN where there were no neighbours.
         dead: channels that hardly vary.
+        directions: principal directions of a token that hold 80 % of the variance of all. Few say that something is
+            coarse, which noise hides last; 80 % of the channels, that all counts as much and is hidden at once.
     """
 
     tokens: int
@@ -32,6 +36,7 @@ class Moments:
     kurtosis: tuple[float, ...]
     neighbour: tuple[float, ...]
     dead: tuple[int, ...]
+    directions: int
 
 
 class MomentsOf:
@@ -39,7 +44,7 @@ class MomentsOf:
 
     def __init__(self) -> None:
         self._n = 0
-        self._mean = self._m2 = self._m3 = self._m4 = torch.zeros(())
+        self._mean = self._m2 = self._m3 = self._m4 = self._products = torch.zeros(())
         self._pairs: list[tuple[int, Tensor, Tensor, Tensor, Tensor, Tensor]] = []
 
     def add(self, values: Tensor, positions: Tensor) -> None:
@@ -48,9 +53,12 @@ class MomentsOf:
         n, mean = len(x), x.mean(0)
         away = x - mean
         m2, m3, m4 = (away.pow(k).sum(0) for k in (2, 3, 4))
+        products = away.T @ away
         if not self._n:
-            self._n, self._mean, self._m2, self._m3, self._m4 = n, mean, m2, m3, m4
+            self._n, self._mean, self._m2, self._m3, self._m4, self._products = n, mean, m2, m3, m4, products
         else:
+            delta = mean - self._mean
+            self._products = self._products + products + torch.outer(delta, delta) * self._n * n / (self._n + n)
             self._merge(n, mean, m2, m3, m4)
         self._neighbours(x, positions.cpu())
 
@@ -74,7 +82,13 @@ class MomentsOf:
             kurtosis=tuple((self._m4 / n / safe**2 - 3).tolist()),
             neighbour=self._correlation(),
             dead=tuple(i for i, d in enumerate(deviation.tolist()) if d <= limit),
+            directions=self._directions(),
         )
+
+    def _directions(self) -> int:
+        energy = torch.linalg.eigvalsh(self._products).flip(0).clamp_min(0)
+        # Where nothing varies, one direction holds all there is.
+        return 1 + int((energy.cumsum(0) < HELD * energy.sum()).sum())
 
     def _merge(self, n: int, mean: Tensor, m2: Tensor, m3: Tensor, m4: Tensor) -> None:
         """Pébay 2008, eq. 2.1 with p = 2, 3, 4, for the sets seen so far (a) and new (b)."""

@@ -120,6 +120,10 @@ class AudioTask:
             sample_shift=c.sample_shift,
         )
 
+    def finish(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The trained model as it is."""
+        return model
+
     def measure(self, model: nn.Module, device: torch.device) -> LatentStatistics:
         """Of whole training sounds."""
         waves = self.clips.train[:: -(-self.count // _MEASURE)]

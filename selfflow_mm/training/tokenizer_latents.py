@@ -69,7 +69,8 @@ class LatentStatistics:
     """How the latents of training data are spread, per latent channel, ``(C,)`` each.
 
     Attributes:
-        mean, deviation: what the exported tokenizer standardises by; deviations are at least .001.
+        mean, deviation: what the exported tokenizer standardises by; deviations are at least .001, and one for all
+            channels where latents are isometric.
         kurtosis: of the normal distribution 3; much more means rare large values.
         dead: channels that carry nothing, as their deviation is next to none.
         kl: nats per value, where the latents are gaussian; near 0 a channel has fallen back to the prior.
@@ -87,12 +88,16 @@ class LatentStatistics:
 
 @torch.no_grad()
 def measure(model: nn.Module, media: Iterable[Tensor], device: torch.device) -> LatentStatistics:
-    """Statistics over whole media ``(1, ...)``, one at a time."""
+    """Statistics over whole media ``(1, ...)``, one at a time.
+
+    Where ``model.mix`` has made the latents isometric, one deviation for all channels keeps them so.
+    """
     autoencoder: Any = model
+    mix = getattr(model, "mix", None)
     total, nats = [], []
     for one in media:
         mean, log_variance = autoencoder.posterior(one.to(device))
-        total.append(mean.flatten(0, -2).cpu())
+        total.append((mean if mix is None else mean @ mix).flatten(0, -2).cpu())
         if log_variance is not None:
             nats.append(divergence(mean, log_variance).flatten(0, -2).mean(0, keepdim=True).cpu())
     latents = torch.cat(total).double()
@@ -100,6 +105,8 @@ def measure(model: nn.Module, media: Iterable[Tensor], device: torch.device) -> 
     # In place: the latents of a large data set are the largest thing here.
     fourth = latents.sub_(mean).div_(deviation.clamp_min(1e-12)).pow_(4).mean(0)
     dead = (deviation < _DEAD) | (deviation < _DEAD_SHARE * deviation.median())
+    if mix is not None:
+        deviation = deviation.square().mean().sqrt().expand_as(deviation)
     return LatentStatistics(
         mean.float(),
         deviation.clamp_min(1e-3).float(),

@@ -65,9 +65,10 @@ def train_tokenizer(config: TokenizerTrainConfig, data: Path, out: Path, *, resu
             run.log(0, **task.evaluate(task.tokenizer(state.average, None)))
         _loop(config, run, state, task, device, bfloat16)
         exported = out / "tokenizer"
-        statistics = task.measure(state.average, device)
+        finished = task.finish(state.average, device)
+        statistics = task.measure(finished, device)
         dtype = torch.float16 if config.weights == "float16" else torch.float32
-        task.tokenizer(state.average, statistics).save_pretrained(exported, dtype=dtype)
+        task.tokenizer(finished, statistics).save_pretrained(exported, dtype=dtype)
         final = load_tokenizer(exported).to(device)
         scores = task.evaluate(final) | statistics.scores()
         parts = count_parts(model)

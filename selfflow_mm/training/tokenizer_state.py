@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,8 @@ def build_autoencoder(config: TokenizerTrainConfig) -> VideoAutoencoder | AudioA
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         if config.video is not None:
-            return VideoAutoencoder(config.video.model.sizes())
+            # Latents are made isometric to what the trained decoder makes of them, at the end.
+            return VideoAutoencoder(replace(config.video.model.sizes(), isometric=False))
         assert config.audio is not None
         return AudioAutoencoder(config.audio.model.sizes())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from selfflow_tokenizers.initialise import fit_linear_video
+from selfflow_tokenizers.isometry import isometric, pullback_metric
 from selfflow_tokenizers.media import Image, Video
 from selfflow_tokenizers.video_autoencoder import VideoAutoencoder
 from selfflow_tokenizers.video_tokenizer import VideoTokenizer
@@ -25,8 +27,8 @@ from .tokenizer_data import Clips, centre, cut, cut_places, load_frames
 from .tokenizer_latents import LatentStatistics, measure
 from .tokenizer_video_loss import Perceptual, video_loss
 
-#: Clips whose blocks the linear start is fitted to, and whose latents give the statistics.
-_FIT, _MEASURE = 128, 512
+#: Clips whose blocks the linear start is fitted to, whose latents give the statistics, and the decoder's metric.
+_FIT, _MEASURE, _METRIC = 128, 512, 24
 #: How much brighter than it is an error is shown.
 _ERROR_GAIN = 4
 
@@ -140,12 +142,21 @@ class VideoTask:
             sample_shift=c.sample_shift,
         )
 
+    def finish(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The trained model, with isometric latents where the config asks for them."""
+        assert isinstance(model, VideoAutoencoder)
+        if not self.part.model.isometric:
+            return model
+        return isometric(model, pullback_metric(model, self._whole(_METRIC, device)))
+
     def measure(self, model: nn.Module, device: torch.device) -> LatentStatistics:
         """Of whole training clips, cut to multiples of a token."""
-        chosen = range(0, self.count, -(-self.count // _MEASURE))
-        multiple = self.part.multiple
-        whole = (centre(self.clips.train[i], multiple)[None] for i in chosen)
-        return measure(model, (_pixels(clip.to(device)) for clip in whole), device)
+        return measure(model, self._whole(_MEASURE, device), device)
+
+    def _whole(self, most: int, device: torch.device) -> Iterator[Tensor]:
+        """At most so many training clips ``(1, T, H, W, 3)``, evenly spread."""
+        chosen = range(0, self.count, -(-self.count // most))
+        return (_pixels(centre(self.clips.train[i], self.part.multiple)[None].to(device)) for i in chosen)
 
     def evaluate(self, tokenizer: Any) -> dict[str, float]:
         """Means over held-out clips: ``psnr`` and, for videos, ``object_psnr`` (the moving pixels alone), in dB."""

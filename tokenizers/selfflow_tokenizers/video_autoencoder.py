@@ -44,6 +44,8 @@ class VideoAutoencoderConfig:
         deep_width: channels on the grid of 16x16 pixels, where there is one.
         deep_blocks: blocks on that grid, in the encoder and in the decoder.
         latent: ``bounded`` by tanh, or the ``gaussian`` posterior of a VAE.
+        isometric: a matrix maps the encoder's latents so that their distances are those of the decoded pictures, see
+            :mod:`~selfflow_tokenizers.isometry`, which makes such models of trained ones.
     """
 
     latent_channels: int = 12
@@ -61,6 +63,7 @@ class VideoAutoencoderConfig:
     deep_width: int = 384
     deep_blocks: int = 2
     latent: LatentKind = "bounded"
+    isometric: bool = False
 
     def __post_init__(self) -> None:
         for name in ("latent_channels", "fine_width", "width", "frame_width", "expansion", "time_kernel", "deep_width"):
@@ -113,7 +116,8 @@ class VideoAutoencoder(nn.Module):
     """Encode frames to latents and back; a :class:`~selfflow_tokenizers.codecs.PictureCodec`.
 
     Frames are float ``(B, T, H, W, 3)`` in [-1, 1] with T = 1 + 4k (any T for images alone) and H, W multiples of
-    the space compression s; latents are ``(B, 1 + k, H / s, W / s, latent_channels)``, in (-1, 1) where bounded.
+    the space compression s; latents are ``(B, 1 + k, H / s, W / s, latent_channels)``, in (-1, 1) where bounded and
+    not isometric.
 
     ``encode`` and ``decode`` take a clip in pieces: with the same :class:`Past` for all of them, the first piece has
     1 + 4k frames and the others multiples of 4.
@@ -154,9 +158,14 @@ class VideoAutoencoder(nn.Module):
             "head": nn.Linear(c.frame_width, _STEM * _STEM * 3),
         }
         self.encoder, self.decoder = nn.ModuleDict(encoder), nn.ModuleDict(decoder)
+        self.mix: Tensor | None
+        self.register_buffer("mix", torch.eye(c.latent_channels) if c.isometric else None)
 
     def posterior(self, frames: Tensor, past: Past | None = None) -> tuple[Tensor, Tensor | None]:
-        """Mean of the latents, and the logarithm of their variance where they are gaussian; see :meth:`encode`."""
+        """Mean of the latents, and the logarithm of their variance where they are gaussian; see :meth:`encode`.
+
+        They are those before :attr:`mix`, which what is decoded has behind it.
+        """
         encoder = self.encoder
         x = cut_blocks(frames, self.time_compression, first=past is None or not past.started)
         x = encoder["fine"](encoder["stem"](x), past)
@@ -169,7 +178,8 @@ class VideoAutoencoder(nn.Module):
 
     def encode(self, frames: Tensor, past: Past | None = None) -> Tensor:
         """Frames ``(B, T, H, W, 3)`` in [-1, 1] -> latents ``(B, t, h, w, C)``, the mean where they are gaussian."""
-        return mean_of(self.posterior(frames, past))
+        latents = mean_of(self.posterior(frames, past))
+        return latents if self.mix is None else latents @ self.mix.to(latents.dtype)
 
     def decode(self, latents: Tensor, past: Past | None = None) -> Tensor:
         """Latents ``(B, t, h, w, C)`` -> frames ``(B, T, H, W, 3)``, about [-1, 1], not clipped."""

@@ -40,6 +40,27 @@ def test_moments_of_parts_are_those_of_the_whole(sizes: list[int], seed: int) ->
     assert found.kurtosis == pytest.approx(stats.kurtosis(truth), rel=1e-5, abs=1e-6)
 
 
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 1000), st.floats(0, 3))
+def test_directions_are_those_of_the_svd(sizes: list[int], seed: int, steep: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    mixture = torch.randn(6, 6, generator=generator) * torch.arange(1, 7).float() ** -steep
+    x = torch.randn(sum(sizes) + 9, 6, generator=generator) @ mixture + 5
+    moments = MomentsOf()
+    for part in x.split([*sizes, 9]):
+        moments.add(part, in_time(len(part)))
+    singular = np.linalg.svd((x - x.mean(0)).double().numpy(), compute_uv=False)
+    shares = np.cumsum(singular**2) / np.sum(singular**2)
+    found = moments.result().directions
+    assert shares[found - 1] > 0.8 - 1e-6
+    assert found == 1 or shares[found - 2] < 0.8 + 1e-6
+
+
+def test_one_direction_where_nothing_varies() -> None:
+    moments = MomentsOf()
+    moments.add(torch.ones(5, 3), in_time(5))
+    assert moments.result().directions == 1
+
+
 def test_neighbours_in_time() -> None:
     a, b = torch.randn(200, 3), torch.randn(50, 3)
     moments = MomentsOf()

@@ -72,6 +72,17 @@ def test_statistics_of_known_distributions() -> None:
     assert found.scores()["dead_channels"] == 1
 
 
+def test_isometric_latents_are_measured_mapped_and_keep_their_proportions() -> None:
+    media = torch.randn(1, 20000, 2, generator=torch.Generator().manual_seed(0)) / 3
+    model = Line()
+    model.register_buffer("mix", torch.tensor([[3.0, 0.0], [4.0, 0.5]]))
+    found = measure(model, [media + 1], torch.device("cpu"))
+    # Channels of deviation 5 and 1/2, whose mean square is 12.625; the mean of (1, 1) * 3 is mapped too.
+    assert torch.allclose(found.deviation, torch.tensor([12.625**0.5] * 2), rtol=0.02)
+    assert torch.allclose(found.mean, torch.tensor([21.0, 1.5]), atol=0.15)
+    assert torch.allclose(found.kurtosis, torch.tensor([3.0, 3.0]), atol=0.15) and found.dead == ()
+
+
 def test_a_channel_that_fell_back_to_the_prior_is_seen() -> None:
     found = measure(Line(log_variance=0.0), [torch.zeros(1, 5, 2), torch.ones(1, 5, 2) / 3], torch.device("cpu"))
     assert found.kl is not None

@@ -109,6 +109,28 @@ def test_a_video_tokenizer_learns_and_is_exported(shards: Path, tmp_path: Path) 
     assert set(scores) == {"psnr", "object_psnr", "dead_channels", "latent_kurtosis"} and scores["dead_channels"] == 0
 
 
+def test_a_finished_run_is_made_isometric(shards: Path, tmp_path: Path) -> None:
+    """What is decoded stays, the latents become steep, and one number divides all channels."""
+    plain = load_tokenizer(train_tokenizer(config(VIDEO, steps=10), shards, tmp_path / "run"))
+    before = json.loads((tmp_path / "run/scores.json").read_text())
+    settings = config(VIDEO, steps=10)
+    assert settings.video is not None
+    video = dataclasses.replace(settings.video, model=dataclasses.replace(settings.video.model, isometric=True))
+    made = load_tokenizer(
+        train_tokenizer(dataclasses.replace(settings, video=video), shards, tmp_path / "run", resume=True)
+    )
+    after = json.loads((tmp_path / "run/scores.json").read_text())
+    assert after["psnr"] == pytest.approx(before["psnr"], abs=0.02)
+    assert len(set(plain.spec.scale)) == 4 and len(set(made.spec.scale)) == 1
+    clips = [ShardDataset(shards)[i].video for i in range(8)]
+    spreads = []
+    for tokenizer in (plain, made):
+        cells = tokenizer.encode(clips).values.view(-1, 4)
+        spreads.append(torch.linalg.eigvalsh(torch.cov(cells.T)))
+    assert spreads[1].mean() == pytest.approx(1, abs=0.2)
+    assert spreads[1][-1] / spreads[1].sum() > 1.2 * spreads[0][-1] / spreads[0].sum()
+
+
 def test_an_audio_tokenizer_learns_and_is_exported(shards: Path, tmp_path: Path) -> None:
     settings = config({**AUDIO, "optimizer": {"lr": 4e-3}}, steps=60, batch=6, log_every=10)
     exported = train_tokenizer(settings, shards, tmp_path / "run")
