@@ -76,7 +76,7 @@ def main() -> None:
         measured = work / f"{name}-measured"
         call("evaluate-world", "--model", run, "--out", measured, "--n", args.measure, "--train", work / "world")
     if args.install:
-        install(work, run)
+        install(work, first, run)
 
 
 def call(*words: object) -> None:
@@ -95,7 +95,7 @@ def train(processes: int, *words: object) -> None:
         sys.exit(done.returncode)
 
 
-def install(work: Path, run: Path) -> None:
+def install(work: Path, first: Path, run: Path) -> None:
     """The model with its tokenizers over the bundled one, and each part's record beside it; the card is kept."""
     target = ROOT / "tiny"
     for name in ("config.json", "model.safetensors"):
@@ -103,7 +103,12 @@ def install(work: Path, run: Path) -> None:
     for kind in ("video", "audio"):
         shutil.rmtree(target / "tokenizers" / kind, ignore_errors=True)
         shutil.copytree(work / f"tiny-{kind}" / "tokenizer", target / "tokenizers" / kind)
-    for part, record in (("model", run), ("video", work / "tiny-video"), ("audio", work / "tiny-audio")):
+    for part, record in (
+        ("first", first),
+        ("model", run),
+        ("video", work / "tiny-video"),
+        ("audio", work / "tiny-audio"),
+    ):
         (target / "training" / part).mkdir(parents=True, exist_ok=True)
         for name in ("config.yaml", "run.json", "scores.json", "log.jsonl"):
             if (record / name).exists():
