@@ -98,9 +98,22 @@ class Conditions:
         """Modality -> ``(B, N)`` bool of given tokens, for modalities with any."""
         return {name: part.select(streams[name]) for name, part in self.given.items()}
 
+    @property
+    def extends(self) -> bool:
+        """Is it given a prefix?"""
+        return any(part.kind == "prefix" for part in self.given.values())
+
+    def until(self, seconds: float) -> Conditions:
+        """The same with prefixes that end before ``seconds``."""
+        ended = {m: replace(p, seconds=seconds) if p.kind == "prefix" else p for m, p in self.given.items()}
+        return replace(self, given=ended)
+
     @classmethod
     def named(cls, task: str) -> Conditions:
-        """A task by its usual name (``TASKS`` lists them): t2va, t2v, t2a, t2i, i2v, i2va, v2a, a2v."""
+        """A task by its usual name (``TASKS`` lists them): t2va, t2v, t2a, t2i, i2v, i2va, v2a, a2v, extend, extend-v.
+
+        Where one is given a prefix, none of it is given yet; :meth:`until` says how much.
+        """
         if task not in TASKS:
             raise UserError(f"unknown task '{task}'; one of {', '.join(TASKS)}")
         generate, given = TASKS[task]
@@ -117,4 +130,6 @@ TASKS: dict[str, tuple[tuple[str, ...], dict[str, PartKind]]] = {
     "i2va": (("video", "audio"), {"video": "first_frame"}),
     "v2a": (("audio",), {"video": "all"}),
     "a2v": (("video",), {"audio": "all"}),
+    "extend": (("video", "audio"), {"video": "prefix", "audio": "prefix"}),
+    "extend-v": (("video",), {"video": "prefix"}),
 }

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..conditions import Conditions
 
 HELP = "make a video, sound or image from text"
 EXAMPLES = """examples:
@@ -13,10 +17,12 @@ EXAMPLES = """examples:
   selfflow-mm generate "a metallic clang, then a softer one" --out clang.wav
   selfflow-mm generate "there is a sign that says HELP" --out sign.png
   selfflow-mm generate "a red glass ball falls and bounces" --video ball.mp4 --out with-new-sound.mp4
+  selfflow-mm generate "a red glass ball falls and bounces" --video ball.mp4 --keep 0.5 --out another-end.mp4
   selfflow-mm generate "..." --model runs/mine --out clip.mp4
 
 The file's ending says what is made: .mp4 video with sound, .wav sound, .png image. --video or --audio gives that part
-and makes the other; --image gives the first frame. Several clips: --count 4 writes ball-0.mp4 ... with seeds counted
+and makes the other; --image gives the first frame; --video with --keep gives the first seconds of picture and sound,
+and goes on with them. Several clips: --count 4 writes ball-0.mp4 ... with seeds counted
 up.
 """
 
@@ -29,17 +35,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--text-encoder", metavar="FOLDER", help="where the model's text encoder is, if not where it was in training"
     )
     parser.add_argument(
-        "--task", help="t2va, t2v, t2a, t2i, i2v, i2va, v2a or a2v (default: by the file's ending and what is given)"
+        "--task",
+        help="t2va, t2v, t2a, t2i, i2v, i2va, v2a, a2v, extend or extend-v, which leaves the sound out "
+        "(default: by the file's ending and what is given)",
     )
     parser.add_argument("--video", type=Path, metavar="FILE", help="a video to make sound for")
     parser.add_argument("--audio", type=Path, metavar="FILE", help="a sound to make a video for")
     parser.add_argument("--image", type=Path, metavar="FILE", help="the first frame")
+    parser.add_argument("--keep", type=float, metavar="SECONDS", help="of --video: go on with so much of it")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same result (default: 0)")
     parser.add_argument("--count", type=int, default=1, help="how many, with seeds counted up (default: 1)")
     parser.add_argument("--frames", type=int, help="of video, 1 + 4k for most models (default: the model's)")
     parser.add_argument("--steps", type=int, help="solver steps (default: the model's)")
     parser.add_argument("--guidance", type=float, help="classifier-free guidance of all modalities; 1 is none")
     parser.add_argument("--solver", choices=["euler", "heun"], help="default: the model's")
+    parser.add_argument(
+        "--piece",
+        type=float,
+        metavar="SECONDS",
+        help="make the video piece by piece; 0: at once (default: the model's)",
+    )
     parser.add_argument("--shift", type=float, help="timestep shift of all modalities; 1 is none")
 
 
@@ -53,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.out.parent.is_dir():
         raise UserError(f"--out: there is no folder {args.out.parent}; make it first")
     _check_ending(task, ending, args.out)
+    conditions = _conditions(args, task)
 
     from dataclasses import replace
 
@@ -68,23 +84,41 @@ def run(args: argparse.Namespace) -> int:
         sampling = replace(sampling, solver=args.solver)
     if args.shift is not None:
         sampling = replace(sampling, shift=dict.fromkeys(pipeline.tokenizers, args.shift))
+    if args.piece is not None:
+        sampling = replace(sampling, piece=args.piece)
     given = _given(args, task)
     for i in range(args.count):
         seed = args.seed + i
         path = args.out if args.count == 1 else args.out.with_stem(f"{args.out.stem}-{i}")
-        [result] = pipeline([args.prompt], task, seed=seed, given=given, sampling=sampling, frames=args.frames)
+        [result] = pipeline([args.prompt], conditions, seed=seed, given=given, sampling=sampling, frames=args.frames)
         print(result.save(path))
     return 0
 
 
 def _task(args: argparse.Namespace, ending: str) -> str:
     if args.video:
-        return "v2a"
+        return "v2a" if args.keep is None else "extend"
     if args.audio:
         return "a2v"
     if args.image:
         return "i2va"
     return {".wav": "t2a", ".png": "t2i"}.get(ending, "t2va")
+
+
+def _conditions(args: argparse.Namespace, task: str) -> Conditions:
+    from ..conditions import Conditions
+    from ..errors import UserError
+
+    conditions = Conditions.named(task)
+    if conditions.extends != (args.keep is not None):
+        if conditions.extends:
+            raise UserError(f"task {task} needs --keep: the seconds of --video that it goes on with")
+        raise UserError(f"--keep goes with --video and the tasks extend and extend-v, not with {task}")
+    if args.keep is None:
+        return conditions
+    if not 0 < args.keep < float("inf"):
+        raise UserError(f"--keep counts seconds of --video, more than 0; got {args.keep:g}")
+    return conditions.until(args.keep)
 
 
 def _check_ending(task: str, ending: str, out: Path) -> None:
@@ -98,7 +132,7 @@ def _check_ending(task: str, ending: str, out: Path) -> None:
 
 
 def _given(args: argparse.Namespace, task: str) -> dict:
-    from ..conditions import Conditions
+    from ..conditions import Conditions, Part
     from ..data.reading import read_media
     from ..errors import UserError
 
@@ -115,4 +149,8 @@ def _given(args: argparse.Namespace, task: str) -> dict:
         if medium is None:
             raise UserError(f"--{flag} {path}: there is no {flag} in this file")
         given[modality] = medium
+        if flag == "video" and parts.get("audio") == Part("prefix"):
+            if clip.audio is None:
+                raise UserError(f"--video {path}: there is no sound in this file to go on with; take --task extend-v")
+            given["audio"] = clip.audio
     return given

@@ -29,7 +29,7 @@ from selfflow_tokenizers.stream import Extent
 from selfflow_tokenizers.tensor_file import save_tensors
 from selfflow_tokenizers.text import TextEncoder, load_text_encoder
 
-from ..conditions import Conditions
+from ..conditions import Conditions, Part
 from ..config import from_dict, to_dict
 from ..data.writing import write_audio, write_image, write_video
 from ..errors import UserError
@@ -41,6 +41,7 @@ from ..tokens import TokenStream
 from ..weights import find_weights
 from ..weights.checkpoints import latest_checkpoint, load_group
 from .field import Field
+from .pieces import borders
 from .sampling import SamplingConfig
 
 FORMAT, VERSION = "selfflow-model", 1
@@ -166,7 +167,8 @@ class Pipeline:
         random = Randomness(seed)
         streams = {m: self._noise(m, geometry, ids, random) for m in conditions.modalities}
         clean = self._given(conditions, dict(given or {}), streams, geometry)
-        values = self._solve(list(prompts), conditions, streams, clean, sampling)
+        solve = self._in_pieces if sampling.piece and "video" in conditions.generate else self._solve
+        values = solve(list(prompts), conditions, streams, clean, sampling)
         return self._decode(list(prompts), seed, conditions, streams, values, geometry, given or {})
 
     def _solve(
@@ -192,6 +194,34 @@ class Pipeline:
         velocity = Field(self.model, streams, text, scales, pinned, self.text_level)
         x = SOLVERS[sampling.solver](velocity, {m: s.values for m, s in streams.items()}, times)
         return {m: torch.where(masks[m].unsqueeze(-1), clean[m], v) if m in masks else v for m, v in x.items()}
+
+    def _in_pieces(
+        self,
+        prompts: list[str],
+        conditions: Conditions,
+        streams: dict[str, TokenStream],
+        clean: dict[str, Tensor],
+        sampling: SamplingConfig,
+    ) -> dict[str, Tensor]:
+        """The video piece by piece, each with those before it given, then whatever else is made, with the video given.
+
+        Every piece is what comes first of a run to the end of the clip: the model was trained so, and what will happen
+        is part of what happens now.
+        """
+        video, whole = streams["video"], {m: p for m, p in conditions.given.items() if m not in conditions.generate}
+        kept = conditions.masks(streams).get("video", torch.zeros_like(video.valid))
+        level = conditions.given["video"].level if "video" in conditions.given else 0.0
+        made = dict(clean)
+        for until in borders(video.positions[..., 0], video.valid & ~kept, sampling.piece):
+            given = whole | ({"video": Part("mask", tokens=kept, level=level)} if bool(kept.any()) else {})
+            run = Conditions(("video",), given)
+            made["video"] = self._solve(prompts, run, {m: streams[m] for m in run.modalities}, made, sampling)["video"]
+            kept = kept | (video.positions[..., 0] < until)
+        rest = tuple(m for m in conditions.generate if m != "video")
+        if not rest:
+            return {m: made[m] for m in conditions.modalities}
+        run = Conditions(rest, {**conditions.given, "video": Part("all")})
+        return {**self._solve(prompts, run, streams, made, sampling), "video": made["video"]}
 
     def _noise(self, modality: str, geometry: Geometry, ids: Tensor, random: Randomness) -> TokenStream:
         tokenizer, g = self.tokenizers[modality], geometry

@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..flow.objectives import Batch
 from ..randomness import Randomness, pick
 from .config import SourceConfig
+from .prefixes import begun
 from .ranks import ONE, Ranks
 from .wordings import Wordings
 
@@ -80,6 +81,7 @@ class Batches:
         global_ids = torch.tensor(ids) + self._offsets[name]
         text = self.text_encoder.encode(self._captions(name, ids, step)).padded_to_multiple(self.pad_text)
         streams = {m: data.stream(m, ids) for m in conditions.modalities}
+        conditions = begun(conditions, streams, self.random.uniform("prefix", step, global_ids)[:, 0])
         return name, task, Batch(streams, conditions, text, global_ids)
 
     def numbers(self, name: str, batch: Batch) -> list[Any]:

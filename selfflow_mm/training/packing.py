@@ -22,6 +22,7 @@ from ..flow.objectives import Batch
 from ..randomness import pick
 from ..tokens import TokenStream
 from .batches import Batches
+from .prefixes import begun
 
 #: Samples that are looked at ahead of what a step takes, at once.
 _AHEAD = 64
@@ -29,11 +30,14 @@ _AHEAD = 64
 
 @dataclass(frozen=True)
 class Drawn:
-    """A sample of the queue: where it is from, for which task, its caption, and its tokens by stream."""
+    """A sample of the queue: where it is from, for which task, its caption, its tokens by stream, and the number that
+    says how much of it is given where the task goes on with a prefix.
+    """
 
     source: str
     task: str
     id: int
+    begins: float
     caption: str
     tokens: dict[str, int]
 
@@ -145,11 +149,13 @@ class PackedBatches(Batches):
             for i, caption in zip(places, self._captions(source, ids, step), strict=True):
                 captions[i] = caption
         lengths = self.text_encoder.count(captions)
+        global_ids = torch.tensor([i + self._offsets[source] for source, _, i in picks])
+        begins = self.random.uniform("prefix", step, global_ids)[:, 0].tolist()
         found = []
-        for (source, task, i), caption, length in zip(picks, captions, lengths, strict=True):
+        for (source, task, i), caption, length, u in zip(picks, captions, lengths, begins, strict=True):
             data = self.sources[source][1]
             tokens = {m: data.tokens(m, i) for m in Conditions.named(task).modalities}
-            found.append(Drawn(source, task, i, caption, tokens | {"text": length}))
+            found.append(Drawn(source, task, i, u, caption, tokens | {"text": length}))
         return found
 
     def _all(self, source: str, task: str) -> list[int]:
@@ -187,10 +193,13 @@ class PackedBatches(Batches):
         """The tokens ``(1, N, C)`` of one modality in a row (there may be none), and which of them are given."""
         streams, sample, given = [], [], []
         for slot, item in enumerate(row):
-            conditions = Conditions.named(item.task)
+            conditions, data = Conditions.named(item.task), self.sources[item.source][1]
             if modality not in conditions.modalities:
                 continue
-            stream = self.sources[item.source][1].stream(modality, [item.id])
+            stream = data.stream(modality, [item.id])
+            if conditions.extends:
+                of_all = {m: data.stream(m, [item.id]) for m in conditions.given}
+                conditions = begun(conditions, of_all, torch.tensor([item.begins]))
             part = conditions.given.get(modality)
             streams.append(stream)
             sample += [slot] * item.tokens[modality]

@@ -36,10 +36,23 @@ def test_parts_select_by_time_and_never_padding():
 def test_named_tasks_are_what_their_names_say():
     for name in TASKS:
         task = Conditions.named(name)
+        if name.startswith("extend"):
+            assert task.extends and set(task.given) == set(task.generate)
+            continue
+        assert not task.extends
         source, target = name.split("2")
         letters = {"v": "video", "a": "audio", "i": "image"}
         assert {letters[c] for c in target} == set(task.generate)
         assert ("video" in task.given) == (source in ("i", "v"))
+
+
+def test_an_extension_is_given_what_lies_before_its_border():
+    streams = {"video": clip(), "audio": clip()}
+    assert not any(mask.any() for mask in Conditions.named("extend").masks(streams).values())
+    masks = Conditions.named("extend").until(0.3).masks(streams)
+    assert masks["video"][0].tolist() == masks["audio"][0].tolist() == [True] * 4 + [False] * 2
+    assert set(Conditions.named("extend-v").until(0.3).given) == {"video"}
+    assert Conditions.named("v2a").until(0.3) == Conditions.named("v2a")
 
 
 def test_contradictions_are_refused():

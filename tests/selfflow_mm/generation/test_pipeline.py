@@ -18,24 +18,14 @@ from selfflow_mm.flow.guidance import guide
 from selfflow_mm.generation.field import Field
 from selfflow_mm.generation.pipeline import Geometry, Pipeline
 from selfflow_mm.generation.sampling import SamplingConfig
-from selfflow_mm.models import JointConfig, JointTransformer
-from selfflow_tokenizers import AudioTokenizer, ByteTextEncoder, VideoAutoencoder, VideoTokenizer, load_tokenizer
+from selfflow_mm.models import JointTransformer
+from selfflow_tokenizers import AudioTokenizer, ByteTextEncoder, VideoAutoencoder, VideoTokenizer
 from selfflow_tokenizers.media import Audio, Image, Video
 
 
 @pytest.fixture(scope="module")
-def pipeline(small_tokenizers) -> Pipeline:
-    video, audio = load_tokenizer(small_tokenizers["video"]), load_tokenizer(small_tokenizers["audio"])
-    tokenizers = {"image": video, "video": video, "audio": audio}
-    torch.manual_seed(0)
-    config = JointConfig(
-        width=32, heads=2, double_blocks=1, single_blocks=1, mlp_ratio=2, rope_axes=(8, 4, 2, 2),
-        modalities={m: t.spec.channels for m, t in tokenizers.items()}, text_channels=192,
-    )  # fmt: skip
-    model = JointTransformer(config)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return Pipeline(model, tokenizers, Geometry(9, 32, 32, 16.0, 9000), SamplingConfig(steps=3))
+def pipeline(small_pipeline) -> Pipeline:
+    return small_pipeline
 
 
 def test_text_to_video_with_sound_has_picture_and_sound_of_equal_length(pipeline, tmp_path):
