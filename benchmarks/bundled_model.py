@@ -27,6 +27,12 @@ TOKENIZER_CLIPS, CLIPS = 3000, 12_000
 #: Sound finds its picture within 8,000 samples of mostly clean pictures with noisy sound, and keeps it; from the start
 #: among all tasks it takes many times as long (docs/results/world.md).
 FIRST = ["data.sources.world.tasks={v2a: 0.85, t2va: 0.15}", "optimizer.decay=0"]
+#: The transformer's phases, each from the weights of the one before: name, configuration, settings.
+PHASES: dict[str, tuple[str, list[str]]] = {
+    "first": ("tiny.yaml", FIRST),
+    "second": ("tiny.yaml", []),
+    "last": ("tiny_extend.yaml", []),
+}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
@@ -42,7 +48,7 @@ def main() -> None:
         "settings",
         nargs="*",
         metavar="KEY=VALUE",
-        help="of the transformer's two runs; the first keeps its own number of steps",
+        help="of all of the transformer's phases but the first's number of steps",
     )
     args = parser.parse_args()
     work: Path = args.work
@@ -57,7 +63,7 @@ def main() -> None:
             one = ["run.threads=1"]  # small layers gain nothing from a second
             call("train-tokenizer", f"tokenizers/tiny_{kind}.yaml", "--data", work / "first", "--out", run, *more, *one)
     name = "tiny" if args.objective == "self-flow" else f"tiny-{args.objective}"
-    run, first = work / name, work / f"{name}-first"
+    runs = {phase: work / f"{name}-{phase}" for phase in PHASES}
     video, audio = (work / f"tiny-{kind}" / "tokenizer" for kind in ("video", "audio"))
     settings = [
         f"tokenizers={{image: {video}, video: {video}, audio: {audio}}}",
@@ -68,15 +74,20 @@ def main() -> None:
         "run.threads=1",
         *args.settings,
     ]
-    for folder, own in ((first, [*FIRST, f"run.steps={args.first_steps}"]), (run, [f"init={first}"])):
-        if not (folder / "model" / "model.safetensors").exists():
-            more = ["--resume"] if folder.exists() else []
-            train(args.processes, "train", "tiny.yaml", "--out", folder, *more, *settings, *own)
+    before: Path | None = None
+    for phase, (config, changes) in PHASES.items():
+        own = [*changes, f"run.steps={args.first_steps}"] if phase == "first" else [*changes, f"init={before}"]
+        if phase == "last":
+            own.append(f"data.sources.stills.path={work / 'world'}")
+        before = runs[phase]
+        if not (before / "model" / "model.safetensors").exists():
+            more = ["--resume"] if before.exists() else []
+            train(args.processes, "train", config, "--out", before, *more, *settings, *own)
     if args.measure:
-        measured = work / f"{name}-measured"
-        call("evaluate-world", "--model", run, "--out", measured, "--n", args.measure, "--train", work / "world")
+        where = ["--out", work / f"{name}-measured", "--train", work / "world"]
+        call("evaluate-world", "--model", runs["last"], "--n", args.measure, *where)
     if args.install:
-        install(work, first, run)
+        install(work, runs)
 
 
 def call(*words: object) -> None:
@@ -95,20 +106,15 @@ def train(processes: int, *words: object) -> None:
         sys.exit(done.returncode)
 
 
-def install(work: Path, first: Path, run: Path) -> None:
+def install(work: Path, runs: dict[str, Path]) -> None:
     """The model with its tokenizers over the bundled one, and each part's record beside it; the card is kept."""
     target = ROOT / "tiny"
     for name in ("config.json", "model.safetensors"):
-        shutil.copy(run / "model" / name, target / name)
+        shutil.copy(runs["last"] / "model" / name, target / name)
     for kind in ("video", "audio"):
         shutil.rmtree(target / "tokenizers" / kind, ignore_errors=True)
         shutil.copytree(work / f"tiny-{kind}" / "tokenizer", target / "tokenizers" / kind)
-    for part, record in (
-        ("first", first),
-        ("model", run),
-        ("video", work / "tiny-video"),
-        ("audio", work / "tiny-audio"),
-    ):
+    for part, record in {**runs, "video": work / "tiny-video", "audio": work / "tiny-audio"}.items():
         (target / "training" / part).mkdir(parents=True, exist_ok=True)
         for name in ("config.yaml", "run.json", "scores.json", "log.jsonl"):
             if (record / name).exists():

@@ -10,8 +10,8 @@ in OUT what the next one starts from, in files of under 16 MiB: ``weights-N.safe
 The same command with ``--state`` goes on from there, with a new optimizer that warms up again. The first piece begins
 with mostly sound for clean pictures, where the two find each other soonest (docs/results/world.md); the learning rate
 decays in the last piece, which ends by measuring its model against the captions of the world's test split, with the
-measures of ``evaluate-world``. Settings are those of configs/tiny.yaml but for the model's size, the batch, and a
-learning rate that falls with the width. ``--objective flow`` takes the same seed and time without the teacher.
+measures of ``evaluate-world``. Settings are those of configs/tiny_extend.yaml but for sizes and batches, and
+a learning rate that falls with the width. ``--objective flow`` takes the same seed and time without the teacher.
 ``--assemble`` makes a model folder of a state.
 
 No media file is read or written, so PyAV need not be there; wheels of pymunk, cffi and braceexpand must.
@@ -148,8 +148,8 @@ def measure(pipeline: Pipeline, n: int, seed: int, pool: ProcessPoolExecutor) ->
 
 
 def settings(args: argparse.Namespace) -> TrainConfig:
-    """configs/tiny.yaml for a model of another size and batches of another one."""
-    config = load_config(TrainConfig, "tiny.yaml", [f"objective.name={args.objective}"])
+    """configs/tiny_extend.yaml for a model of another size and batches of another one."""
+    config = load_config(TrainConfig, "tiny_extend.yaml", [f"objective.name={args.objective}"])
     base = config.model
     shape = SIZES[args.size]
     width = shape.get("width", base.width)
@@ -160,8 +160,10 @@ def settings(args: argparse.Namespace) -> TrainConfig:
 
 def of_piece(config: TrainConfig, args: argparse.Namespace, piece: int, latents: Path, start: str) -> TrainConfig:
     """The settings of one piece, but for its steps."""
+    smallest = min(source.batch for source in config.data.sources.values())
     sources = {
-        name: replace(source, path=str(latents), batch=args.batch) for name, source in config.data.sources.items()
+        name: replace(source, path=str(latents), batch=args.batch * source.batch // smallest)
+        for name, source in config.data.sources.items()
     }
     last = piece + 1 == args.pieces
     run = replace(
@@ -184,7 +186,7 @@ def of_piece(config: TrainConfig, args: argparse.Namespace, piece: int, latents:
 
 def first_phase(config: TrainConfig) -> TrainConfig:
     """The same, of mostly sound for clean pictures."""
-    sources = {name: replace(source, tasks=FIRST_TASKS) for name, source in config.data.sources.items()}
+    sources = {"world": replace(config.data.sources["world"], tasks=FIRST_TASKS)}
     constant = replace(config.optimizer, decay=0.0)
     return replace(config, data=replace(config.data, sources=sources), optimizer=constant)
 
@@ -328,7 +330,9 @@ def main() -> None:
         measures = args.measure if piece + 1 == args.pieces else 0
         left = 60 * args.minutes - (time.monotonic() - started) - (15 + 0.2 * measures)
         steps = args.steps or max(10, int(left / pace * 0.95))
-        table |= {"seconds per step": round(pace, 4), "steps": steps, "samples": steps * args.batch}
+        drawn = own.data.sources.values()
+        batch = sum(s.ratio * s.batch for s in drawn) / sum(s.ratio for s in drawn)
+        table |= {"seconds per step": round(pace, 4), "steps": steps, "samples": round(steps * batch)}
         print(json.dumps(table), flush=True)
 
         train(with_steps(own, steps, config.run.log_every), work / "run")
