@@ -44,6 +44,7 @@ _FAMILY: dict[str, Any] = {
     "rope_theta": 2000.0,
     "time_rate": 24.0,
     "projector_ratio": 2.0,
+    "absolute_positions": False,
 }
 
 #: Name -> the fields of JointConfig it sets: everything that shapes the blocks. Channels come from the tokenizers.
@@ -60,6 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rope_theta": 100.0,
         "time_rate": 96.0,
         "projector_ratio": 1.0,
+        "absolute_positions": True,
     },
     "290m": {**_FAMILY, "double_blocks": 4, "single_blocks": 4},
     "420m": {**_FAMILY, "double_blocks": 4, "single_blocks": 10},
@@ -78,6 +80,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rope_theta": 2000.0,
         "time_rate": 24.0,
         "projector_ratio": 2.0,
+        "absolute_positions": False,
     },
 }
 
@@ -102,6 +105,7 @@ _FAMILY_SOURCES = {
     "rope_theta": f"{OURS}, FLUX.2's value",
     "time_rate": f"{OURS}: latents .04 s apart turn by about one radian",
     "projector_ratio": "the paper's released ImageNet weights",
+    "absolute_positions": f"{PAPER} names rotary ones only",
 }
 _SPLIT = {name: f"{OURS}: {PAPER} gives the total depth, the count gives the split" for name in ("single", "double")}
 _SCALING = {**_FAMILY_SOURCES, **{f"{name}_blocks": text for name, text in _SPLIT.items()}}
@@ -119,6 +123,7 @@ SOURCES: dict[str, dict[str, str]] = {
         **{name: FLUX2 for name in (*_OPEN_FIELDS, "qkv_bias")},
         "time_rate": f"{OURS}: FLUX.2 makes no video",
         "projector_ratio": "the paper's released ImageNet weights",
+        "absolute_positions": FLUX2,
     },
 }
 

@@ -41,7 +41,8 @@ def _by_hand(c: JointConfig) -> int:
     level = 256 * d + d * d + 2 * b * d
     text = c.text_channels * d + b * d
     media = sum(2 * n * d + b * (d + n) for n in c.modalities.values())
-    return c.double_blocks * 2 * half + c.single_blocks * single + modulation + level + text + media
+    place = c.absolute_positions * (d // c.heads) * d
+    return place + c.double_blocks * 2 * half + c.single_blocks * single + modulation + level + text + media
 
 
 @pytest.mark.parametrize("name", PRESETS)
