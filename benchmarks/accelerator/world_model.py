@@ -328,7 +328,7 @@ def main() -> None:
         log = read_log(work / "trial")
         pace = (log[-1]["seconds"] - log[0]["seconds"]) / (log[-1]["step"] - log[0]["step"])
         measures = args.measure if piece + 1 == args.pieces else 0
-        left = 60 * args.minutes - (time.monotonic() - started) - (15 + 0.2 * measures)
+        left = 60 * args.minutes - (time.monotonic() - started) - (15 + 0.5 * measures)
         steps = args.steps or max(10, int(left / pace * 0.95))
         drawn = own.data.sources.values()
         batch = sum(s.ratio * s.batch for s in drawn) / sum(s.ratio for s in drawn)

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder for the clips (default: demo)"
     )
-    parser.add_argument("--clips", type=int, default=8, help="videos with sound to make (default: 8)")
+    parser.add_argument("--clips", type=int, default=6, help="videos with sound to make (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="prompts and noise (default: 0)")
     parser.add_argument("--model", default="tiny", help="bundled model, pipeline folder or run folder (default: tiny)")
 

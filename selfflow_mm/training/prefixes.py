@@ -14,8 +14,8 @@ from ..tokens import TokenStream
 def begun(conditions: Conditions, streams: Mapping[str, TokenStream], u: Tensor) -> Conditions:
     """These conditions with a prefix for every sample, as masks; unchanged where none is asked for.
 
-    The border is the same time in all modalities, evenly drawn between the first token and the time at which the first
-    of them has no more than its last token left: each of them always has something to generate.
+    The border is the same time in all modalities, evenly drawn from 0 s to the earliest of their last tokens' times, so
+    that each of them always has something to generate.
 
     Args:
         streams: one sample per row; those of the given prefixes.
